@@ -1,0 +1,8 @@
+"""FGSM, PGD and adversarial losses that mirror TensorFlow's NSL and CleverHans, in PyTorch."""
+
+from torchfgsm.attacks import attack, fgsm, perturb, pgd
+from torchfgsm.recipe import Recipe
+from torchfgsm.version import __version__
+from torchfgsm.weighting import Weighting
+
+__all__ = ["Recipe", "Weighting", "__version__", "attack", "fgsm", "perturb", "pgd"]

@@ -1,0 +1,292 @@
+"""The native attacks: any recipe, FGSM, PGD, and the step alone."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from torchfgsm import checks
+from torchfgsm.engine import Call, Length, run
+from torchfgsm.features import normal
+from torchfgsm.labels import check_labels
+from torchfgsm.model_gradient import LossFn, ModelGradient, run_on_model
+from torchfgsm.recipe import Recipe
+
+
+def attack(
+    model: Any,
+    x: Any,
+    y: Any = None,
+    *,
+    recipe: Recipe,
+    loss_fn: LossFn | None = None,
+    step: Length | None = None,
+    epsilon: Length | None = None,
+    clip_min: Any = None,
+    clip_max: Any = None,
+    mask: Any = None,
+    generator: torch.Generator | None = None,
+    validate: bool | None = None,
+) -> Any:
+    """Adversarial examples of `x` made by any recipe.
+
+    Args:
+        model: A module or callable. A tensor is passed as it is, a list as positional arguments, a
+            dict in the order of the model's `input_names` or, without them, as a dict.
+        x: The input (N, ...), or a dict or list of features with equal N. Only floating-point
+            features are perturbed.
+        y: Labels, or targets when the recipe is targeted: integers (N,) or (N, ...) for dense
+            outputs, or rows of probabilities. None: the model's own prediction, from the same
+            forward pass.
+        recipe: Every choice; see `Recipe` and its presets.
+        loss_fn: `loss_fn(output, target)` -> scalar or per-example losses, as in torch. Default:
+            cross-entropy per example.
+        step: Length of a step in place of the recipe's; a tensor of shape (N,) gives each example
+            its own, others broadcast to the features.
+        epsilon: Radius of the ball in place of the recipe's, likewise.
+        clip_min: Lower bound in the input's units in place of the recipe's: a number, a tensor
+            that broadcasts to x, or a dict or list of these by feature.
+        clip_max: Upper bound, likewise.
+        mask: Factor in [0, 1] on the gradient before the direction, in x's structure.
+        generator: Source of randomness of a random start; torch's global one by default.
+        validate: Check values too (finite entries, ranges of labels). Default: on CPU tensors.
+
+    Returns:
+        Adversarial examples with the structure, shapes, dtypes and memory format of `x`, detached
+        and sharing no memory with it. The model's gradients, modes, buffers and the random state
+        are as before.
+
+    Raises:
+        TypeError: An input that cannot be perturbed, or arguments of the wrong type.
+        ValueError: Bad shapes, values, ranges or labels; no path from the input to the loss.
+    """
+    with torch.inference_mode(False):
+        x, y, mask = normal(x), normal(y), normal(mask)
+        clip_min, clip_max = normal(clip_min), normal(clip_max)
+        values = checks.looks_at_values(x, validate)
+        features = checks.check_input(model, x, values=values)
+        if y is None and recipe.labels == "given":
+            raise ValueError("this recipe takes the loss against given labels: y is missing")
+        check_labels(y, features, default_loss=loss_fn is None, values=values)
+        low = recipe.clip_min if clip_min is None else clip_min
+        high = recipe.clip_max if clip_max is None else clip_max
+        checks.check_bounds(recipe, features, low, high, values=values)
+        checks.check_mask(features, mask, values=values)
+        for name, length in (("step", step), ("epsilon", epsilon)):
+            checks.check_length(name, length, features, values=values)
+        checks.check_radius(recipe, epsilon, features)
+        call = Call.of(
+            recipe,
+            features,
+            step=step,
+            epsilon=epsilon,
+            clip_min=clip_min,
+            clip_max=clip_max,
+            mask=mask,
+            generator=generator,
+        )
+        gradient = ModelGradient(model, features, y, recipe, loss_fn, values=values)
+        return features.put_together(run_on_model(gradient, call), copy_others=True)
+
+
+def fgsm(
+    model: Any,
+    x: Any,
+    y: Any = None,
+    *,
+    eps: Length,
+    norm: str = "linf",
+    clip_min: Any = None,
+    clip_max: Any = None,
+    targeted: bool = False,
+    mask: Any = None,
+    loss_fn: LossFn | None = None,
+    validate: bool | None = None,
+) -> Any:
+    """Adversarial examples by one step of length `eps` along the gradient of the loss.
+
+    The fast gradient sign method of Goodfellow et al. (https://arxiv.org/abs/1412.6572) and its
+    L2 and L1 forms; the loss is per example, so that an example does not see its batch.
+
+    Args:
+        model: As in `attack`.
+        x: The input (N, ...), or a dict or list of features.
+        y: Labels or targets; None: the model's own prediction.
+        eps: Length of the step in the input's units, at least 0; a tensor of shape (N,) gives each
+            example its own.
+        norm: "linf", "l2" or "l1".
+        clip_min: Lower bound of the input's range, or None.
+        clip_max: Upper bound of the input's range, or None.
+        targeted: `y` is what to move towards.
+        mask: Factor in [0, 1] on the gradient.
+        loss_fn: `loss_fn(output, target)`; default cross-entropy per example.
+        validate: As in `attack`.
+
+    Returns:
+        Adversarial examples; see `attack`.
+
+    Raises:
+        TypeError: As `attack`.
+        ValueError: As `attack`; an unknown norm; a negative or non-finite eps.
+    """
+    checks.check_norm(norm)
+    recipe = Recipe(norm=norm, step=_number("eps", eps), targeted=targeted)  # type: ignore[arg-type]
+    return attack(
+        model,
+        x,
+        y,
+        recipe=recipe,
+        loss_fn=loss_fn,
+        step=eps if isinstance(eps, Tensor) else None,
+        clip_min=clip_min,
+        clip_max=clip_max,
+        mask=mask,
+        validate=validate,
+    )
+
+
+def pgd(
+    model: Any,
+    x: Any,
+    y: Any = None,
+    *,
+    eps: Length,
+    step_size: Length | None = None,
+    iterations: int = 10,
+    norm: str = "linf",
+    clip_min: Any = None,
+    clip_max: Any = None,
+    targeted: bool = False,
+    random_start: bool = True,
+    mask: Any = None,
+    loss_fn: LossFn | None = None,
+    generator: torch.Generator | None = None,
+    validate: bool | None = None,
+) -> Any:
+    """Adversarial examples by iterated steps, each projected to the ball of radius `eps`.
+
+    Projected gradient descent of Madry et al. (https://arxiv.org/abs/1706.06083).
+
+    Args:
+        model: As in `attack`.
+        x: The input (N, ...), or a dict or list of features.
+        y: Labels or targets; None: the model's own prediction on the clean input.
+        eps: Radius of the ball in the input's units, at least 0; a tensor of shape (N,) gives each
+            example its own.
+        step_size: Length of one step, likewise; default `2.5 * eps / iterations`.
+        iterations: Number of steps, at least 1.
+        norm: "linf", "l2" or "l1".
+        clip_min: Lower bound of the input's range, or None.
+        clip_max: Upper bound of the input's range, or None.
+        targeted: `y` is what to move towards.
+        random_start: Start at a uniformly random point of the ball.
+        mask: Factor in [0, 1] on the gradient; a random start moves masked entries too.
+        loss_fn: `loss_fn(output, target)`; default cross-entropy per example.
+        generator: Source of randomness of the start; torch's global one by default.
+        validate: As in `attack`.
+
+    Returns:
+        Adversarial examples; see `attack`.
+
+    Raises:
+        TypeError: As `attack`.
+        ValueError: As `attack`; an unknown norm; a bad eps, step_size or number of iterations.
+    """
+    checks.check_norm(norm)
+    radius = _number("eps", eps)
+    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
+        raise ValueError(f"iterations must be an int of at least 1, got {iterations!r}")
+    if step_size is None:
+        step_size = 2.5 * eps / iterations
+    recipe = Recipe(
+        norm=norm,  # type: ignore[arg-type]  # checked above
+        step=_number("step_size", step_size),
+        iterations=iterations,
+        epsilon=radius,
+        targeted=targeted,
+        random_start="uniform" if random_start else "none",
+    )
+    return attack(
+        model,
+        x,
+        y,
+        recipe=recipe,
+        loss_fn=loss_fn,
+        step=step_size if isinstance(step_size, Tensor) else None,
+        epsilon=eps if isinstance(eps, Tensor) else None,
+        clip_min=clip_min,
+        clip_max=clip_max,
+        mask=mask,
+        generator=generator,
+        validate=validate,
+    )
+
+
+def _number(name: str, value: Length) -> float | None:
+    """The number a recipe holds; None for a tensor, which is given to the call."""
+    if isinstance(value, Tensor):
+        return None
+    if value is None:
+        raise TypeError(f"{name} must be a number or a tensor, got None")
+    checks.check_length(name, value)
+    return float(value)
+
+
+def perturb(
+    x: Any,
+    grad: Any,
+    *,
+    eps: Length,
+    norm: str = "linf",
+    clip_min: Any = None,
+    clip_max: Any = None,
+    mask: Any = None,
+    clip_grad: bool = False,
+    nonfinite: Literal["zero", "propagate", "ignore"] = "zero",
+    guard: float = 0.0,
+    validate: bool | None = None,
+) -> Any:
+    """The step alone: `x` moved by `eps` along a given gradient.
+
+    Args:
+        x: The input (N, ...), or a dict or list of features.
+        grad: The loss's gradient at `x`, in its structure, shapes and dtypes.
+        eps: Length of the step in the input's units, at least 0; a tensor of shape (N,) gives each
+            example its own.
+        norm: "linf", "l2" or "l1".
+        clip_min: Lower bound of the input's range, or None.
+        clip_max: Upper bound of the input's range, or None.
+        mask: Factor in [0, 1] on the gradient.
+        clip_grad: Gradient entries whose step would be clipped away count as 0.
+        nonfinite: What NaN and infinite gradient entries do; see `Recipe`.
+        guard: Floor under the squared L2 norm of the gradient; 0 needs none.
+        validate: As in `attack`.
+
+    Returns:
+        The moved input in the structure, shapes and dtypes of `x`, sharing no memory with it.
+
+    Raises:
+        TypeError: A gradient that is not a tensor.
+        ValueError: As `attack`; a gradient of another shape, dtype or device than its feature.
+    """
+    checks.check_norm(norm)
+    recipe = Recipe(
+        norm=norm,  # type: ignore[arg-type]  # checked above
+        step=_number("eps", eps),
+        clip_grad=clip_grad,
+        nonfinite=nonfinite,
+        guard=guard,
+    )
+    values = checks.looks_at_values(x, validate)
+    features = checks.check_input(None, x, values=values)
+    grads = checks.check_gradient(features, grad)
+    checks.check_bounds(recipe, features, clip_min, clip_max, values=values)
+    checks.check_mask(features, mask, values=values)
+    checks.check_length("eps", eps, features, values=values)
+    step = eps if isinstance(eps, Tensor) else None
+    call = Call.of(recipe, features, step=step, clip_min=clip_min, clip_max=clip_max, mask=mask)
+    with torch.no_grad():
+        moved = run(features, lambda turn, tensors: grads, recipe, call)
+        return features.put_together(moved, copy_others=True)

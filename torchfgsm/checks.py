@@ -1,0 +1,292 @@
+"""Refusals of bad input to the native attacks, before any model call."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchfgsm.features import Features, items
+from torchfgsm.recipe import Recipe
+
+_NORMS = ("linf", "l2", "l1")
+
+
+def check_norm(norm: object) -> None:
+    """Refuses anything but this package's names of norms.
+
+    Raises:
+        ValueError: With the name that was probably meant.
+    """
+    if norm in _NORMS:
+        return
+    meant = {"inf": "linf", "infinity": "linf", math.inf: "linf", 2: "l2", 1: "l1", "L2": "l2"}
+    hint = meant.get(norm) if isinstance(norm, (str, int, float)) else None
+    raise ValueError(
+        f"norm must be 'linf', 'l2' or 'l1', got {norm!r}" + (f"; use {hint!r}" if hint else "")
+    )
+
+
+def check_length(
+    name: str, value: object, features: Features | None = None, *, values: bool = True
+) -> None:
+    """Refuses a step or radius that is not finite and at least 0; None is let pass.
+
+    Args:
+        name: The argument's name, for the message.
+        value: A number or a tensor.
+        features: Features to which a tensor must broadcast, or whose batch size it must have.
+        values: Whether the entries of a tensor are looked at.
+
+    Raises:
+        TypeError: Not a number or a floating-point tensor.
+        ValueError: Negative, not finite, or of the wrong shape.
+    """
+    if value is None:
+        return
+    if isinstance(value, Tensor):
+        if not value.is_floating_point():
+            raise TypeError(f"{name} must be a floating-point tensor, got {value.dtype}")
+        if values and not bool((torch.isfinite(value) & (value >= 0)).all()):
+            raise ValueError(f"{name} must be finite and at least 0 in every entry")
+        for tensor in features.tensors if features else ():
+            if value.shape != tensor.shape[:1]:
+                check_broadcast(name, value, tensor)
+    elif isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}")
+    elif not math.isfinite(value) or value < 0:
+        raise ValueError(f"{name} must be finite and at least 0, got {value!r}")
+
+
+def looks_at_values(x: Any, validate: bool | None) -> bool:
+    """Whether values are checked: on the CPU or when asked for, never while compiling."""
+    if torch.compiler.is_compiling():
+        return False
+    if validate is not None:
+        return validate
+    return all(v.device.type == "cpu" for v in items(x).values() if isinstance(v, Tensor))
+
+
+def check_input(model: Any, x: Any, *, values: bool) -> Features:
+    """The features of a native attack's input.
+
+    Args:
+        model: The model; a module's floating-point dtype must be the input's.
+        x: A tensor, or a dict or list of features.
+        values: Whether entries are looked at.
+
+    Raises:
+        TypeError: No floating-point tensor among the features.
+        ValueError: An empty batch, batches of different sizes, NaN or infinite entries, a dtype
+            or device that is not the model's, missing or unknown feature names.
+    """
+    expected = getattr(model, "input_names", None)
+    given = items(x)
+    if expected is not None and isinstance(x, dict) and set(expected) != set(given):
+        raise ValueError(
+            f"the model's inputs are named {list(expected)}, got features {list(given)}"
+        )
+    features = Features.take_apart(x)
+    if not features.tensors:
+        kinds = {
+            name: str(v.dtype) if isinstance(v, Tensor) else type(v).__name__
+            for name, v in given.items()
+        }
+        raise TypeError(
+            f"x must hold a dense floating-point tensor to perturb, got {kinds or x!r}; convert "
+            "integer images with x.float() / 255"
+        )
+    sizes = {}
+    for name, tensor in zip(features.names, features.tensors, strict=True):
+        called = f"feature {name!r}" if name != "" else "x"
+        sizes[name] = _batch_size(called, tensor)
+        if tensor.is_complex():
+            raise TypeError(f"{called} is complex; split it into real and imaginary parts")
+        if values and not bool(torch.isfinite(tensor).all()):
+            index = tuple((~torch.isfinite(tensor)).nonzero()[0].tolist())
+            raise ValueError(f"{called} has a NaN or infinite entry, the first at {index}")
+        _check_against_model(model, called, tensor)
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"all features need the same batch size, got {sizes}")
+    return features
+
+
+def _batch_size(called: str, tensor: Tensor) -> int:
+    if tensor.dim() == 0 or tensor.numel() == 0:
+        raise ValueError(
+            f"{called} must be a non-empty batch (N, ...), got shape {tuple(tensor.shape)}"
+        )
+    return tensor.shape[0]
+
+
+def _check_against_model(model: Any, called: str, tensor: Tensor) -> None:
+    refuse_other_dtype(model, called, tensor)
+    devices = {p.device for p in model.parameters()} if isinstance(model, nn.Module) else set()
+    if len(devices) == 1 and devices != {tensor.device}:
+        raise ValueError(
+            f"{called} is on {tensor.device} and the model on {devices.pop()}; move one of them"
+        )
+
+
+def refuse_other_dtype(model: Any, called: str, tensor: Tensor) -> None:
+    """Refuses float64 input to a model of another precision, and the reverse.
+
+    Raises:
+        ValueError: Naming both dtypes.
+    """
+    if not isinstance(model, nn.Module):
+        return
+    dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    if not dtypes or tensor.dtype in dtypes or torch.float64 not in dtypes | {tensor.dtype}:
+        return
+    (dtype, *_) = sorted(dtypes, key=str)
+    raise ValueError(
+        f"{called} is {tensor.dtype} and the model's parameters are {dtype}; cast one of them: "
+        f"x.to({dtype}) or model.to({tensor.dtype})"
+    )
+
+
+def check_gradient(features: Features, grad: Any) -> list[Tensor | None]:
+    """The gradient of each feature.
+
+    Raises:
+        TypeError: A gradient that is not a tensor.
+        ValueError: A missing gradient, or another shape, dtype or device than its feature's.
+    """
+    found: list[Tensor | None] = []
+    for name, tensor, entry in zip(
+        features.names, features.tensors, features.select(grad), strict=True
+    ):
+        called = f"the gradient of feature {name!r}" if name != "" else "grad"
+        if not isinstance(entry, Tensor):
+            raise TypeError(f"{called} must be a tensor, got {type(entry).__name__}")
+        for what in ("shape", "dtype", "device"):
+            expected, came = getattr(tensor, what), getattr(entry, what)
+            if expected != came:
+                raise ValueError(f"{called} must have its feature's {what}: {expected}, not {came}")
+        found.append(entry)
+    return found
+
+
+def check_mask(features: Features, mask: Any, *, values: bool) -> None:
+    """Refuses masks for unknown features, of the wrong shape, or outside of [0, 1].
+
+    Raises:
+        ValueError: A bad mask.
+    """
+    unknown = [name for name in items(mask) if name not in items(features.structure)]
+    if unknown:
+        raise ValueError(f"mask names features {unknown} that the input has not")
+    for name, tensor, factor in zip(
+        features.names, features.tensors, features.select(mask), strict=True
+    ):
+        called = f"mask of feature {name!r}" if name != "" else "mask"
+        check_broadcast(called, factor, tensor)
+        if factor is None or not values:
+            continue
+        entries = torch.as_tensor(factor)
+        if not bool(((entries >= 0) & (entries <= 1)).all()):
+            raise ValueError(
+                f"{called} must lie in [0, 1], got values from {float(entries.min())} to "
+                f"{float(entries.max())}"
+            )
+
+
+def check_bounds(recipe: Recipe, features: Features, low: Any, high: Any, *, values: bool) -> None:
+    """Refuses ranges that are one-sided where the recipe does not take them, crossed or misshapen.
+
+    Args:
+        recipe: The recipe with its rules for ranges.
+        features: The input's features.
+        low: Lower bounds: a number, a tensor, or a structure like the input's.
+        high: Upper bounds, likewise.
+        values: Whether entries of tensors are looked at.
+
+    Raises:
+        ValueError: A bad range.
+    """
+    known = set(items(features.structure))
+    for side, bound in (("clip_min", low), ("clip_max", high)):
+        unknown = [name for name in items(bound) if name not in known and name != ""]
+        if unknown:
+            raise ValueError(f"{side} names features {unknown} that the input has not")
+    lows, highs = features.select(low), features.select(high)
+    for name, tensor, a, b in zip(features.names, features.tensors, lows, highs, strict=True):
+        called = f" of feature {name!r}" if name != "" else ""
+        if recipe.one_sided_clip == "refused" and (a is None) != (b is None):
+            raise ValueError(
+                f"this recipe clips to clip_min and clip_max{called} or to neither, got "
+                f"clip_min={a!r} and clip_max={b!r}"
+            )
+        for side, bound in (("clip_min", a), ("clip_max", b)):
+            _check_bound(f"{side}{called}", bound, tensor, values=values)
+        if recipe.clip_grad and (a is None or b is None):
+            raise ValueError(f"clip_grad needs both clip_min and clip_max{called}")
+        looked_at = recipe.crossed_clip == "refuse" and values and None not in (a, b)
+        if looked_at and bool((torch.as_tensor(a) > torch.as_tensor(b)).any()):
+            raise ValueError(f"clip_min{called} is above clip_max: {a!r} > {b!r}")
+
+
+def _check_bound(called: str, bound: Any, tensor: Tensor, *, values: bool) -> None:
+    if bound is None:
+        return
+    if isinstance(bound, bool) or not isinstance(bound, (numbers.Real, Tensor)):
+        raise TypeError(f"{called} must be a number or a tensor, got {type(bound).__name__}")
+    check_broadcast(called, bound, tensor)
+    if values and bool(torch.as_tensor(bound).isnan().any()):
+        raise ValueError(f"{called} has a NaN entry")
+
+
+def check_radius(recipe: Recipe, epsilon: Any, features: Features) -> None:
+    """Refuses radii per element where the norm joins the elements of an example.
+
+    Raises:
+        ValueError: Naming the shape that is expected.
+    """
+    if not isinstance(epsilon, Tensor) or recipe.norm == "linf":
+        return
+    for tensor in features.tensors:
+        one_each = (tensor.shape[0], *[1] * (tensor.dim() - 1))
+        if epsilon.numel() != 1 and epsilon.shape not in (one_each, one_each[:1]):
+            raise ValueError(
+                f"the radius of an {recipe.norm} ball is one number per example: expected shape "
+                f"{one_each[:1]}, got {tuple(epsilon.shape)}"
+            )
+
+
+def check_broadcast(called: str, value: Any, tensor: Tensor) -> None:
+    """Refuses a tensor argument that does not broadcast to a feature's shape.
+
+    Raises:
+        ValueError: Naming both shapes.
+    """
+    if not isinstance(value, Tensor):
+        return
+    try:
+        shape = torch.broadcast_shapes(value.shape, tensor.shape)  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        shape = None
+    if shape != tensor.shape:
+        raise ValueError(
+            f"{called} of shape {tuple(value.shape)} does not broadcast to the feature's shape "
+            f"{tuple(tensor.shape)}"
+        )
+
+
+def warn_if_probabilities(output: Tensor) -> None:
+    """Warns when an output that should be logits consists of probability rows."""
+    if output.dim() != 2 or output.shape[1] < 2 or torch.compiler.is_compiling():
+        return
+    rows = output.detach().float()
+    if bool((rows >= 0).all()) and bool(((rows.sum(dim=1) - 1).abs() < 1e-4).all()):
+        warnings.warn(
+            f"the model's output looks like probabilities, not logits: all {rows.shape[0]} rows "
+            "are non-negative and add up to 1. A softmax is applied twice then and the gradient is "
+            "not the attack's. Give the logits, or use model_output='probabilities'",
+            UserWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,131 @@
+"""The gradient of the attack's loss with respect to the input, and its conditioning."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+
+def input_gradient(
+    loss: Tensor,
+    inputs: Sequence[Tensor],
+    *,
+    create_graph: bool = False,
+    retain_graph: bool | None = None,
+) -> list[Tensor | None]:
+    """The gradient of a scalar loss with respect to each input; weight gradients are not computed.
+
+    Args:
+        loss: A scalar.
+        inputs: Tensors that the loss may depend on; those that do not require grad get None.
+        create_graph: Keep the gradient differentiable.
+        retain_graph: Keep the graph of `loss` for another backward pass.
+
+    Returns:
+        One gradient per input in its shape and dtype; None where no path leads to the loss.
+    """
+    wanted = [tensor for tensor in inputs if tensor.requires_grad]
+    if not wanted or not loss.requires_grad:
+        return [None] * len(inputs)
+    found = iter(
+        torch.autograd.grad(
+            loss, wanted, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True
+        )
+    )
+    return [next(found) if tensor.requires_grad else None for tensor in inputs]
+
+
+def condition(
+    grad: Tensor,
+    *,
+    nonfinite: Literal["zero", "propagate", "ignore"],
+    mask: Tensor | float | None = None,
+    clip_grad: bool = False,
+    x: Tensor | None = None,
+    clip_min: float | Tensor | None = None,
+    clip_max: float | Tensor | None = None,
+) -> Tensor:
+    """The gradient as the direction is computed from it.
+
+    Args:
+        grad: Gradient of one feature (N, ...).
+        nonfinite: "zero" replaces NaN and infinite entries by 0, as NSL's `_compute_gradient`.
+        mask: Factor on the gradient, broadcast to its shape (NSL's `apply_feature_mask`).
+        clip_grad: Entries at a bound whose step points out of the range count as 0
+            (CleverHans' `zero_out_clipped_grads`).
+        x: Where the gradient was taken; needed with `clip_grad`.
+        clip_min: Lower bound of the range; needed with `clip_grad`.
+        clip_max: Upper bound of the range; needed with `clip_grad`.
+
+    Returns:
+        The conditioned gradient, same shape and dtype.
+    """
+    if nonfinite == "zero":
+        grad = torch.where(torch.isfinite(grad), grad, 0.0)
+    if mask is not None:
+        grad = grad * mask
+    if clip_grad and x is not None and clip_min is not None and clip_max is not None:
+        leaves = ((x <= clip_min) & (grad < 0)) | ((x >= clip_max) & (grad > 0))
+        grad = torch.where(leaves, 0.0, grad)
+    return grad
+
+
+@contextlib.contextmanager
+def attack_mode(
+    model: Any, mode: Literal["eval", "keep", "keep_and_update"], *, keep_graph: bool = False
+) -> Iterator[None]:
+    """Runs a block with the model in the recipe's mode and leaves no trace on it.
+
+    Args:
+        model: A module; any other callable has no mode and is left alone.
+        mode: "eval": every submodule in eval mode, its own mode put back afterwards. "keep": modes
+            as they are; buffers (BatchNorm statistics) and the state of torch's random generators
+            (dropout) are as before afterwards. "keep_and_update": nothing is put back.
+        keep_graph: Whether the graph is backpropagated after the block, when buffers may have
+            changed in place.
+    """
+    if not isinstance(model, nn.Module) or mode == "keep_and_update":
+        yield
+        return
+    training = [module for module in model.modules() if module.training]
+    with contextlib.ExitStack() as stack:
+        if mode == "eval":
+            stack.enter_context(_in_eval_mode(training))
+        elif training:
+            stack.enter_context(_copied_buffers(training))
+            devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+            stack.enter_context(torch.random.fork_rng(devices=sorted(devices, key=str)))
+        if mode == "eval" and keep_graph:
+            stack.enter_context(_copied_buffers(model.modules()))
+        yield
+
+
+@contextlib.contextmanager
+def _in_eval_mode(training: Sequence[nn.Module]) -> Iterator[None]:
+    # The attribute, not eval(): that would also call what a module makes of its children's modes.
+    try:
+        for module in training:
+            module.training = False
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextlib.contextmanager
+def _copied_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Lets modules work on copies of their buffers, as `torch.func.functional_call` does."""
+    saved = [(module, dict(module._buffers)) for module in modules if module._buffers]
+    try:
+        for module, buffers in saved:
+            module._buffers.update(
+                {name: b if b is None else b.clone() for name, b in buffers.items()}
+            )
+        yield
+    finally:
+        for module, buffers in saved:
+            module._buffers.update(buffers)

@@ -1,0 +1,240 @@
+"""Keras' losses with the names, parameters, order and values of `tf.keras.losses` (Keras 2.15).
+
+Classes are in the last dimension, as in Keras.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchfgsm.losses import formulas
+
+_REDUCTIONS = ("auto", "none", "sum", "sum_over_batch_size")
+
+
+class KerasLoss:
+    """What the Keras losses share: called `(y_true, y_pred, sample_weight=None)`, then reduced.
+
+    Attributes:
+        reduction: "sum_over_batch_size" ("auto" is the same) divides the weighted sum by the
+            number of loss elements, not by the sum of the weights; "sum"; "none".
+        name: kept, not used.
+    """
+
+    def __init__(self, reduction: str, name: str | None) -> None:
+        if reduction not in _REDUCTIONS:
+            raise ValueError(f"expected reduction among {_REDUCTIONS}, got {reduction!r}")
+        self.reduction = reduction
+        self.name = name
+
+    def __call__(self, y_true: Any, y_pred: Tensor, sample_weight: Any = None) -> Tensor:
+        """Returns the loss of a batch.
+
+        Args:
+            y_true: labels; each class says which shapes.
+            y_pred: the model's output, (B, ...).
+            sample_weight: a number, or (B,) or (B, 1) per example, or one per loss element; may
+                be negative.
+
+        Raises:
+            TypeError: `y_pred` is not a floating-point tensor.
+            ValueError: shapes do not fit, or a label is out of range.
+        """
+        if not isinstance(y_pred, Tensor) or not y_pred.is_floating_point():
+            came = y_pred.dtype if isinstance(y_pred, Tensor) else type(y_pred).__name__
+            raise TypeError(f"expected y_pred to be a floating-point tensor, got {came}")
+        losses, mask = self._elements(torch.as_tensor(y_true, device=y_pred.device), y_pred)
+        if sample_weight is not None:
+            losses = losses * _aligned(sample_weight, losses)
+        if mask is not None:
+            losses = losses * mask
+        if self.reduction == "none":
+            return losses
+        total = losses.sum()
+        if self.reduction == "sum" or not losses.numel():
+            return total
+        return total / (losses.numel() if mask is None else mask.sum().clamp(min=1))
+
+    def _elements(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Returns unreduced losses, and 1 where they count (None: everywhere)."""
+        raise NotImplementedError
+
+
+class SparseCategoricalCrossentropy(KerasLoss):
+    """Cross-entropy with integer labels, as `tf.keras.losses.SparseCategoricalCrossentropy`.
+
+    `y_pred` is (B, ..., C), classes last; `y_true` is (B, ...) or (B, ..., 1), of integers or
+    floats that hold integers. Probabilities are clipped to [1e-7, 1 - 1e-7], and the clipped ones
+    are normalised again.
+
+    Args:
+        from_logits: whether `y_pred` holds logits, not probabilities.
+        ignore_class: label of elements that do not count, or None.
+        reduction: see `KerasLoss`.
+        name: kept, not used.
+    """
+
+    def __init__(
+        self,
+        from_logits: bool = False,
+        ignore_class: int | None = None,
+        reduction: str = "sum_over_batch_size",
+        name: str | None = "sparse_categorical_crossentropy",
+    ) -> None:
+        super().__init__(reduction, name)
+        self.from_logits = from_logits
+        self.ignore_class = ignore_class
+
+    def _elements(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor | None]:
+        shape = y_pred.shape[:-1]
+        if y_pred.dim() < 2 or y_true.shape not in (shape, (*shape, 1)):
+            raise ValueError(
+                f"expected y_true of y_pred's shape without its last dimension (the classes), got "
+                f"y_true {tuple(y_true.shape)} and y_pred {tuple(y_pred.shape)}; for one-hot "
+                "labels use CategoricalCrossentropy"
+            )
+        labels = y_true.to(torch.int64).reshape(shape)
+        mask = None
+        if self.ignore_class is not None:
+            counts = labels != self.ignore_class
+            labels, mask = labels * counts, counts.to(y_pred.dtype)
+        formulas.check_label_range(labels, y_pred.shape[-1])
+        if self.from_logits:
+            return formulas.sparse_formula(y_pred, labels, -1), mask
+        return formulas.sparse_probability_formula(y_pred, labels, -1), mask
+
+
+class CategoricalCrossentropy(KerasLoss):
+    """Cross-entropy with one-hot or soft labels, as `tf.keras.losses.CategoricalCrossentropy`.
+
+    `y_true` and `y_pred` have one shape. The labels are used as they are, not normalised;
+    probabilities are normalised, then clipped to [1e-7, 1 - 1e-7].
+
+    Args:
+        from_logits: whether `y_pred` holds logits, not probabilities.
+        label_smoothing: part of each label that is spread evenly over the classes.
+        axis: dimension of the classes.
+        reduction: see `KerasLoss`.
+        name: kept, not used.
+    """
+
+    def __init__(
+        self,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        axis: int = -1,
+        reduction: str = "sum_over_batch_size",
+        name: str | None = "categorical_crossentropy",
+    ) -> None:
+        super().__init__(reduction, name)
+        self.from_logits = from_logits
+        self.label_smoothing = label_smoothing
+        self.axis = axis
+
+    def _elements(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor | None]:
+        _check_same_shape(y_true, y_pred, "for integer labels use SparseCategoricalCrossentropy")
+        classes = y_pred.shape[self.axis]
+        if classes == 1:
+            warnings.warn(
+                f"y_pred {tuple(y_pred.shape)} has one class, so the loss is constant: for a "
+                "model of one output per example use BinaryCrossentropy",
+                stacklevel=3,
+            )
+        target = y_true.to(y_pred.dtype)
+        if self.label_smoothing:
+            target = target * (1 - self.label_smoothing) + self.label_smoothing / classes
+        formula = formulas.softmax_formula if self.from_logits else formulas.probability_formula
+        return formula(y_pred, target, self.axis), None
+
+
+class BinaryCrossentropy(KerasLoss):
+    """Binary cross-entropy, as `tf.keras.losses.BinaryCrossentropy`.
+
+    `y_true` and `y_pred` have one shape, whose dimension `axis` is averaged: (B, 1) gives (B,)
+    losses. As in Keras, outputs of shape (B,) give one loss, their mean, which can take no
+    weights per example and which "sum" leaves as it is. On a saturated right answer a small
+    gradient of logits remains (2e-9 at logit 20), as in TensorFlow.
+
+    Args:
+        from_logits: whether `y_pred` holds logits, not probabilities.
+        label_smoothing: part of each label that is moved to 1/2.
+        axis: dimension over which the losses are averaged.
+        reduction: see `KerasLoss`.
+        name: kept, not used.
+    """
+
+    def __init__(
+        self,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        axis: int = -1,
+        reduction: str = "sum_over_batch_size",
+        name: str | None = "binary_crossentropy",
+    ) -> None:
+        super().__init__(reduction, name)
+        self.from_logits = from_logits
+        self.label_smoothing = label_smoothing
+        self.axis = axis
+
+    def _elements(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor | None]:
+        _check_same_shape(y_true, y_pred, "reshape the labels to the output's shape")
+        target = y_true.to(y_pred.dtype)
+        if self.label_smoothing:
+            target = target * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
+        if self.from_logits:
+            return formulas.sigmoid_formula(y_pred, target).mean(self.axis), None
+        return formulas.sigmoid_probability_formula(y_pred, target).mean(self.axis), None
+
+
+class MeanSquaredError(KerasLoss):
+    """Mean of squared differences over the last dimension, as `tf.keras.losses.MeanSquaredError`.
+
+    `y_true` and `y_pred` have one shape.
+
+    Args:
+        reduction: see `KerasLoss`.
+        name: kept, not used.
+    """
+
+    def __init__(
+        self, reduction: str = "sum_over_batch_size", name: str | None = "mean_squared_error"
+    ) -> None:
+        super().__init__(reduction, name)
+
+    def _elements(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor | None]:
+        _check_same_shape(y_true, y_pred, "reshape the labels to the output's shape")
+        return (y_pred - y_true.to(y_pred.dtype)).square().mean(-1), None
+
+
+def _aligned(sample_weight: Any, losses: Tensor) -> Tensor:
+    """Weights that broadcast against the losses, (B,) always being per example.
+
+    Keras lines up weights whose rank is two or more below the losses' with the last dimension.
+    """
+    given = torch.as_tensor(sample_weight, device=losses.device).to(losses.dtype)
+    weight = given
+    if weight.dim() == losses.dim() + 1 and weight.shape[-1] == 1:
+        weight = weight.squeeze(-1)
+    if weight.dim():
+        weight = weight.reshape(weight.shape + (1,) * (losses.dim() - weight.dim()))
+        fits = weight.dim() == losses.dim() and all(
+            w in (1, size) for w, size in zip(weight.shape, losses.shape, strict=True)
+        )
+        if not fits:
+            raise ValueError(
+                "expected sample_weight of shape (B,) or (B, 1) or that of the losses, got "
+                f"{tuple(given.shape)} for losses {tuple(losses.shape)}"
+            )
+    return weight
+
+
+def _check_same_shape(y_true: Tensor, y_pred: Tensor, hint: str) -> None:
+    if y_true.shape != y_pred.shape or not y_pred.dim():
+        raise ValueError(
+            f"expected y_true and y_pred of one shape (B, ...), got y_true {tuple(y_true.shape)} "
+            f"and y_pred {tuple(y_pred.shape)}; {hint}"
+        )

@@ -1,0 +1,137 @@
+"""The gradient that drives an attack on a model: its output, its labels, its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchfgsm import checks, losses
+from torchfgsm.engine import Call, run
+from torchfgsm.features import Features
+from torchfgsm.gradient import attack_mode, input_gradient
+from torchfgsm.labels import predicted_labels
+from torchfgsm.recipe import Recipe
+
+LossFn = Callable[[Any, Any], Tensor]
+
+
+@dataclass
+class ModelGradient:
+    """The gradient of a model's loss at any point; predicts labels when none are given.
+
+    Attributes:
+        model: The model.
+        features: The clean input's features.
+        y: Labels or targets; None until they are predicted from the first forward pass.
+        recipe: The choices.
+        loss_fn: (output, target) -> scalar or per-example losses; None: cross-entropy.
+        keep_graph: Keep gradients differentiable with respect to parameters and the input.
+        values: Whether labels and outputs are looked at.
+        expects_logits: Whether an output of probabilities is worth a warning.
+    """
+
+    model: Any
+    features: Features
+    y: Any
+    recipe: Recipe
+    loss_fn: LossFn | None = None
+    keep_graph: bool = False
+    values: bool = True
+    expects_logits: bool = False
+    warned: bool = field(default=False, init=False)
+
+    def __call__(self, turn: int, tensors: list[Tensor]) -> list[Tensor | None]:
+        """Gradient of the attack's loss with respect to each feature at `tensors`."""
+        with torch.enable_grad():
+            inputs = [
+                t if self.keep_graph and t.requires_grad else t.detach().requires_grad_()
+                for t in tensors
+            ]
+            output = self.output(inputs)
+            if self.y is None:
+                self.y = predicted_labels(_as_tensor(output), self.recipe.ties)
+            loss = self._loss(output)
+            return input_gradient(loss, inputs, create_graph=self.keep_graph)
+
+    def output(self, tensors: Sequence[Tensor]) -> Any:
+        """The model's output at given features."""
+        return call_model(self.model, self.features.put_together(tensors))
+
+    def predict(self) -> None:
+        """Fixes the labels from the clean input, for attacks that start elsewhere."""
+        with torch.no_grad():
+            output = self.output(self.features.tensors)
+        self.y = predicted_labels(_as_tensor(output), self.recipe.ties)
+
+    def _loss(self, output: Any) -> Tensor:
+        default = self.loss_fn is None and self.recipe.model_output == "logits"
+        if (default or self.expects_logits) and self.values and not self.warned:
+            checks.warn_if_probabilities(_as_tensor(output))
+            self.warned = True
+        if self.loss_fn is not None:
+            loss = self.loss_fn(output, self.y)
+        else:
+            loss = self._cross_entropy(_as_tensor(output))
+        if not isinstance(loss, Tensor):
+            raise TypeError(f"loss_fn must return a tensor, got {type(loss).__name__}")
+        if loss.dim():
+            loss = loss.sum() if self.recipe.reduction == "sum" else loss.mean()
+        return -loss if self.recipe.targeted else loss
+
+    def _cross_entropy(self, output: Tensor) -> Tensor:
+        if self.recipe.model_output == "probabilities":
+            return losses.probability_cross_entropy(output, self.y, validate=self.values)
+        return losses.cross_entropy(output, self.y, validate=self.values)
+
+
+def _as_tensor(output: Any) -> Tensor:
+    if not isinstance(output, Tensor):
+        raise TypeError(
+            f"the model's output is {type(output).__name__}, not a tensor: give labels y and a "
+            "loss_fn(output, target) that takes it"
+        )
+    return output
+
+
+def call_model(model: Any, x: Any) -> Any:
+    """Calls a model on a tensor, a dict or a list of features.
+
+    Converted models (`input_names`) get a dict's features in their own order; any other model gets
+    the dict itself. The features of a list are positional arguments.
+    """
+    names = getattr(model, "input_names", None)
+    if isinstance(x, Mapping):
+        return model(*[x[name] for name in names]) if names is not None else model(x)
+    return model(*x) if isinstance(x, (list, tuple)) else model(x)
+
+
+def run_on_model(gradient: ModelGradient, call: Call) -> list[Tensor]:
+    """Runs a recipe against a model, in the recipe's mode and without a trace on it.
+
+    Args:
+        gradient: The model, its input, labels and loss.
+        call: Steps, bounds and masks of this call.
+
+    Returns:
+        The adversarial features; part of autograd's graph only with `keep_graph`.
+    """
+    recipe = gradient.recipe
+    bounded = any(bound is not None for bound in (*call.lows, *call.highs))
+    iterated = recipe.order == "clip_project_clip" and call.radii[0] is not None
+    starts_elsewhere = recipe.random_start != "none" or (iterated and bounded)
+    if recipe.random_start != "none" and call.generator is None:
+        # Seeded here, since a mode that puts the random state back would repeat the same start.
+        device = gradient.features.tensors[0].device
+        seed = int(torch.randint(2**62, (1,)))
+        call = replace(call, generator=torch.Generator(device).manual_seed(seed))
+    with (
+        attack_mode(gradient.model, recipe.model_mode, keep_graph=gradient.keep_graph),
+        torch.set_grad_enabled(gradient.keep_graph),
+    ):
+        if gradient.y is None and starts_elsewhere:
+            gradient.predict()
+        return run(gradient.features, gradient, recipe, call)

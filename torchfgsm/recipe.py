@@ -1,0 +1,357 @@
+"""Every choice on which the libraries differ in making a perturbation, as frozen data."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+import operator
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, get_args, get_type_hints
+
+Norm = Literal["linf", "l2", "l1"]
+
+# The originals' own names for a norm: NSL's words, CleverHans' numpy orders.
+_NSL_NORMS: Mapping[str, Norm] = MappingProxyType({"infinity": "linf", "l2": "l2", "l1": "l1"})
+_NUMPY_NORMS: Mapping[float, Norm] = MappingProxyType({math.inf: "linf", 2: "l2", 1: "l1"})
+
+# Floor under the squared L2 norm in all four originals (NSL writes it as epsilon ** 2, 1e-6).
+_ORIGINALS_GUARD = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One way of making adversarial examples; the libraries are presets of it.
+
+    The defaults are this package's own (`torchfgsm.fgsm`). The model, the loss function, labels
+    and tensors of masks and bounds are not part of a recipe: they are given to the call.
+
+    Attributes:
+        labels: "given": labels are required (NSL). "predicted": the model's own prediction unless
+            labels are given (CleverHans).
+        ties: Prediction with several equal maxima: the "first" class (CleverHans 4), or the
+            probability "shared" evenly among them (CleverHans 3).
+        targeted: Labels are targets to move towards; the loss changes its sign.
+        model_output: What the default loss takes the model's output for: "logits", or
+            "probabilities" clipped at 1e-7 as in Keras.
+        reduction: How per-example losses become the scalar that is differentiated: "sum" (an
+            example does not see its batch) or "mean" (the gradient shrinks with the batch size,
+            which shows where the L2 guard applies).
+        nonfinite: A NaN or infinite entry of the gradient: "zero" before everything else (NSL),
+            "propagate" (TensorFlow: the sign of NaN is NaN), or "ignore" (PyTorch: the sign of
+            NaN is 0; under L2 and L1 it propagates).
+        zero_gradient: An example whose gradient is all zero: "stay" where it is, or "refuse".
+        missing_gradient: A feature without a path to the loss: "stay" unchanged and unclipped, or
+            "refuse".
+        clip_grad: Gradient entries whose step would be clipped away count as 0 (CleverHans 3).
+        norm: The norm of the step and of the ball.
+        guard: Floor under the squared L2 norm by which a gradient is divided. 0: none is needed,
+            the gradient is scaled first; only an all-zero gradient gives no step.
+        joint: The norm is taken over all features of an example together (NSL).
+        scalar_examples: Input of shape (N,): "each" entry is an example, or the batch is one
+            "joint" vector (CleverHans 4's torch port).
+        step: Length of one step in the norm, in the input's units; None: given to the call as a
+            tensor.
+        iterations: Number of steps; one is FGSM.
+        epsilon: Radius of the ball around the input to which each iterate is projected; None: no
+            projection.
+        order: "project_clip": the perturbation is projected, then the sum clipped (NSL).
+            "clip_project_clip": the step is clipped, its perturbation projected, then the sum
+            clipped again; with a projection the start is clipped too (CleverHans).
+        random_start: "none"; "uniform" in the ball; "cube" uniform in the L-inf ball whatever the
+            norm (CleverHans 4's torch port); "biased_l1" as "uniform" but with the off-centre L1
+            draw of CleverHans 3 and 4's TensorFlow ports (Laplace noise with mean 1).
+        random_radius: Radius of the random start; None: `epsilon`, or `step` without one.
+        clip_min: Smallest value of the input's range, or None.
+        clip_max: Largest value of the input's range, or None.
+        one_sided_clip: A range with one side only is "allowed" (NSL) or "refused" (CleverHans).
+        crossed_clip: clip_min > clip_max: "refuse", or the value that the original gives: the
+            "max" (NSL) or the "min" (CleverHans in TensorFlow).
+        through_perturbation: The training gradient may flow through the perturbation (CleverHans 3
+            and 4's tf2 under L2: a second-order term).
+        model_mode: "eval" during the attack; "keep" each submodule's own mode, statistics put back
+            afterwards; "keep_and_update" the same but BatchNorm statistics stay updated.
+    """
+
+    labels: Literal["given", "predicted"] = "predicted"
+    ties: Literal["first", "shared"] = "first"
+    targeted: bool = False
+    model_output: Literal["logits", "probabilities"] = "logits"
+    reduction: Literal["sum", "mean"] = "sum"
+    nonfinite: Literal["zero", "propagate", "ignore"] = "zero"
+    zero_gradient: Literal["stay", "refuse"] = "stay"
+    missing_gradient: Literal["stay", "refuse"] = "refuse"
+    clip_grad: bool = False
+    norm: Norm = "linf"
+    guard: float = 0.0
+    joint: bool = True
+    scalar_examples: Literal["each", "joint"] = "each"
+    step: float | None
+    iterations: int = 1
+    epsilon: float | None = None
+    order: Literal["project_clip", "clip_project_clip"] = "project_clip"
+    random_start: Literal["none", "uniform", "cube", "biased_l1"] = "none"
+    random_radius: float | None = None
+    clip_min: float | None = None
+    clip_max: float | None = None
+    one_sided_clip: Literal["allowed", "refused"] = "allowed"
+    crossed_clip: Literal["refuse", "max", "min"] = "refuse"
+    through_perturbation: bool = False
+    model_mode: Literal["eval", "keep", "keep_and_update"] = "eval"
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            choices = _CHOICES.get(field.name)
+            value = getattr(self, field.name)
+            if choices and value not in choices:
+                raise ValueError(
+                    f"Recipe.{field.name} must be one of {', '.join(map(repr, choices))}, "
+                    f"got {value!r}"
+                )
+        for name in ("step", "epsilon", "random_radius", "clip_min", "clip_max", "guard"):
+            _check_number(name, getattr(self, name), minimum=_SMALLEST.get(name))
+        if operator.index(self.iterations) < 0:
+            raise ValueError(f"Recipe.iterations must be at least 0, got {self.iterations}")
+        if (
+            self.crossed_clip == "refuse"
+            and self.clip_min is not None
+            and self.clip_max is not None
+            and self.clip_min > self.clip_max
+        ):
+            raise ValueError(f"clip_min {self.clip_min} is above clip_max {self.clip_max}")
+
+    @classmethod
+    def nsl(
+        cls,
+        adv_step_size: float | None = 0.001,
+        adv_grad_norm: object = "l2",
+        clip_value_min: float | None = None,
+        clip_value_max: float | None = None,
+        pgd_iterations: int = 1,
+        pgd_epsilon: float | None = None,
+        random_init: bool = False,
+    ) -> Recipe:
+        """NSL 1.4.0 with the names and defaults of `nsl.configs.AdvNeighborConfig`.
+
+        Its feature mask and bounds given as tensors go to the call. NSL takes at least one step,
+        or none after a random start when `pgd_iterations` is 0.
+
+        Args:
+            adv_step_size: Length of a step.
+            adv_grad_norm: "infinity", "l2", "l1", or `torchfgsm.nsl.NormType`.
+            clip_value_min: Smallest value of the features.
+            clip_value_max: Largest value of the features.
+            pgd_iterations: Number of steps.
+            pgd_epsilon: Radius of the ball, or None.
+            random_init: Start at a random point of the ball.
+
+        Raises:
+            ValueError: An unknown norm.
+        """
+        word = getattr(adv_grad_norm, "value", adv_grad_norm)
+        if not isinstance(word, str) or word not in _NSL_NORMS:
+            raise ValueError(
+                f"NSL's adv_grad_norm must be 'l1', 'l2', 'infinity' or a NormType, "
+                f"got {adv_grad_norm!r}"
+            )
+        return cls(
+            labels="given",
+            reduction="mean",
+            nonfinite="zero",
+            missing_gradient="stay",
+            norm=_NSL_NORMS[word],
+            guard=_ORIGINALS_GUARD,
+            joint=True,
+            step=adv_step_size,
+            iterations=pgd_iterations if random_init else max(pgd_iterations, 1),
+            epsilon=pgd_epsilon,
+            order="project_clip",
+            random_start="uniform" if random_init else "none",
+            clip_min=clip_value_min,
+            clip_max=clip_value_max,
+            crossed_clip="max",
+        )
+
+    @classmethod
+    def cleverhans3(
+        cls,
+        eps: float | None = 0.3,
+        eps_iter: float | None = 0.05,
+        nb_iter: int | None = None,
+        ord: object = math.inf,
+        clip_min: float | None = None,
+        clip_max: float | None = None,
+        rand_init: bool | None = None,
+        rand_init_eps: float | None = None,
+        clip_grad: bool = False,
+        targeted: bool = False,
+    ) -> Recipe:
+        """CleverHans 3.1.0 with the names and defaults of `parse_params`.
+
+        Without `nb_iter` it is one step of `FastGradientMethod`; with it `ProjectedGradientDescent`
+        (whose own default is 10 iterations from a random start).
+
+        Args:
+            eps: Length of the step, or radius of the ball when iterated.
+            eps_iter: Length of one step when iterated.
+            nb_iter: Number of iterations.
+            ord: numpy.inf, 1 or 2.
+            clip_min: Smallest value of the input.
+            clip_max: Largest value of the input.
+            rand_init: Random start when iterated; None means True, as in `MadryEtAl`.
+            rand_init_eps: Radius of the random start; None: eps.
+            clip_grad: Ignore gradient entries whose step would be clipped away.
+            targeted: The labels are targets (`y_target`).
+
+        Raises:
+            ValueError: An unknown norm.
+            NotImplementedError: Iterated steps under L1, as in the original.
+        """
+        return cls._cleverhans(
+            (eps, eps_iter, nb_iter, ord, clip_min, clip_max, rand_init, rand_init_eps, targeted),
+            default_rand_init=True,
+            ties="shared",
+            random_start="biased_l1",
+            clip_grad=clip_grad,
+            through_perturbation=True,
+            crossed_clip="min",
+        )
+
+    @classmethod
+    def cleverhans_tf2(
+        cls,
+        eps: float | None,
+        norm: object,
+        eps_iter: float | None = None,
+        nb_iter: int | None = None,
+        clip_min: float | None = None,
+        clip_max: float | None = None,
+        targeted: bool = False,
+        rand_init: bool | None = None,
+        rand_minmax: float | None = None,
+    ) -> Recipe:
+        """CleverHans 4.0.0's TensorFlow 2 port: `cleverhans.tf2.attacks`.
+
+        Without `nb_iter` it is `fast_gradient_method`, with it `projected_gradient_descent`.
+
+        Raises:
+            ValueError: An unknown norm.
+            NotImplementedError: Iterated steps under L1, as in the original.
+        """
+        return cls._cleverhans(
+            (eps, eps_iter, nb_iter, norm, clip_min, clip_max, rand_init, rand_minmax, targeted),
+            default_rand_init=False,
+            random_start="biased_l1",
+            through_perturbation=True,
+            crossed_clip="min",
+        )
+
+    @classmethod
+    def cleverhans_torch(
+        cls,
+        eps: float | None,
+        norm: object,
+        eps_iter: float | None = None,
+        nb_iter: int | None = None,
+        clip_min: float | None = None,
+        clip_max: float | None = None,
+        targeted: bool = False,
+        rand_init: bool = True,
+        rand_minmax: float | None = None,
+    ) -> Recipe:
+        """CleverHans 4.0.0's PyTorch port: `cleverhans.torch.attacks`.
+
+        Without `nb_iter` it is `fast_gradient_method`, with it `projected_gradient_descent`.
+
+        Raises:
+            ValueError: An unknown norm, a negative eps or eps_iter, or clip_min > clip_max.
+            NotImplementedError: Iterated steps under L1, as in the original.
+        """
+        for name, value in (("eps", eps), ("eps_iter", eps_iter)):
+            if value is not None and value < 0:
+                raise ValueError(f"{name} must be greater than or equal to 0, got {value}")
+        return cls._cleverhans(
+            (eps, eps_iter, nb_iter, norm, clip_min, clip_max, rand_init, rand_minmax, targeted),
+            default_rand_init=True,
+            reduction="mean",
+            nonfinite="ignore",
+            scalar_examples="joint",
+            random_start="cube",
+            model_mode="keep",
+        )
+
+    @classmethod
+    def _cleverhans(
+        cls, parameters: tuple[Any, ...], *, default_rand_init: bool, **choices: Any
+    ) -> Recipe:
+        """What the three CleverHans ports share: one FGM step, or PGD when iterated."""
+        eps, eps_iter, nb_iter, order, low, high, rand_init, radius, targeted = parameters
+        if not isinstance(order, Hashable) or order not in _NUMPY_NORMS:
+            raise ValueError(f"CleverHans' norm must be numpy.inf, 1 or 2, got {order!r}")
+        norm = _NUMPY_NORMS[order]  # type: ignore[index]  # any hashable equal to inf, 1 or 2
+        iterated = nb_iter is not None
+        if iterated and norm == "l1":
+            raise NotImplementedError(
+                "CleverHans' projected gradient descent does not take norm 1: one L1 step moves a "
+                "single entry. Use linf or l2, or this package's own torchfgsm.pgd(norm='l1')"
+            )
+        random = iterated and (default_rand_init if rand_init is None else bool(rand_init))
+        random_start = choices.pop("random_start")
+        return cls(
+            norm=norm,
+            guard=_ORIGINALS_GUARD,
+            joint=False,
+            targeted=targeted,
+            step=eps_iter if iterated else eps,
+            iterations=nb_iter if iterated else 1,
+            epsilon=eps if iterated else None,
+            order="clip_project_clip",
+            random_start=random_start if random else "none",
+            random_radius=radius if random else None,
+            clip_min=low,
+            clip_max=high,
+            one_sided_clip="refused",
+            **{"nonfinite": "propagate", **choices},
+        )
+
+    def diff(self, other: Recipe) -> dict[str, tuple[Any, Any]]:
+        """The fields on which two recipes differ.
+
+        Args:
+            other: The recipe to compare with.
+
+        Returns:
+            Field name -> (own value, the other's value), in the order of the fields.
+        """
+        pairs = {
+            field.name: (getattr(self, field.name), getattr(other, field.name))
+            for field in dataclasses.fields(self)
+        }
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+_SMALLEST = {"epsilon": 0.0, "random_radius": 0.0, "guard": 0.0}
+_CHOICES: dict[str, tuple[object, ...]] = {
+    name: get_args(hint)
+    for name, hint in get_type_hints(Recipe).items()
+    if getattr(hint, "__origin__", None) is Literal
+}
+
+
+def _check_number(name: str, value: object, *, minimum: float | None) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(
+            f"Recipe.{name} must be a number or None, got {type(value).__name__}; tensors are "
+            "given to the call"
+        )
+    if not math.isfinite(value):
+        # Infinite bounds are bounds that never apply; an infinite step or ball is a mistake.
+        if name in ("clip_min", "clip_max") and not math.isnan(value):
+            return
+        raise ValueError(f"Recipe.{name} must be finite, got {value!r}")
+    if minimum is not None and value < minimum:
+        raise ValueError(f"Recipe.{name} must be at least {minimum}, got {value!r}")
