@@ -1,0 +1,375 @@
+"""Adversarial regularization: `nsl.keras.adversarial_loss` and `AdversarialRegularization`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from torchfgsm import losses as keras_losses
+from torchfgsm.checks import refuse_other_dtype
+from torchfgsm.features import Features, is_differentiable, normal
+from torchfgsm.gradient import attack_mode
+from torchfgsm.nsl.configs import AdvRegConfig
+from torchfgsm.nsl.lib import gen_adv_neighbor
+from torchfgsm.weighting import Weighting
+
+LossFn = Callable[..., Tensor]
+
+# Keras' names of the losses that torchfgsm.losses has.
+_NAMED_LOSSES: dict[str, Callable[[], LossFn]] = {
+    "sparse_categorical_crossentropy": keras_losses.SparseCategoricalCrossentropy,
+    "categorical_crossentropy": keras_losses.CategoricalCrossentropy,
+    "binary_crossentropy": keras_losses.BinaryCrossentropy,
+    "mean_squared_error": keras_losses.MeanSquaredError,
+    "mse": keras_losses.MeanSquaredError,
+}
+
+
+class Losses(NamedTuple):
+    """What one batch gives.
+
+    Attributes:
+        outputs: The base model's outputs on the clean input.
+        loss: `labeled_loss + scaled_adversarial_loss`.
+        labeled_loss: The loss on the clean input.
+        scaled_adversarial_loss: The loss on the adversarial input times the multiplier.
+    """
+
+    outputs: Any
+    loss: Tensor
+    labeled_loss: Tensor
+    scaled_adversarial_loss: Tensor
+
+
+def _apply(loss_fn: LossFn, y_true: Any, y_pred: Any, sample_weight: Tensor | None) -> Tensor:
+    """Calls a loss in Keras' order; weights only where there are any."""
+    if sample_weight is None:
+        return loss_fn(y_true, y_pred)
+    return loss_fn(y_true, y_pred, sample_weight)
+
+
+def refuse_torch_loss(loss_fn: object) -> None:
+    """Refuses torch's own losses, whose argument order would be silently wrong.
+
+    Raises:
+        TypeError: A loss of `torch.nn` or something that cannot be called.
+    """
+    module = type(loss_fn).__module__ if isinstance(loss_fn, nn.Module) else None
+    module = module or getattr(loss_fn, "__module__", None) or ""
+    if module.startswith("torch.nn"):
+        raise TypeError(
+            f"{loss_fn!r} takes (output, target) but NSL's losses take (y_true, y_pred, "
+            "sample_weight): use torchfgsm.losses, or lambda y, p, w=None: your_loss(p, y)"
+        )
+    if not callable(loss_fn):
+        raise TypeError(f"a loss must be callable or a name, got {loss_fn!r}")
+
+
+def adversarial_loss(
+    features: Any,
+    labels: Any,
+    model: Any,
+    loss_fn: LossFn,
+    sample_weights: Tensor | None = None,
+    adv_config: AdvRegConfig | None = None,
+    predictions: Any = None,
+    labeled_loss: Tensor | None = None,
+    gradient_tape: None = None,
+    model_kwargs: dict[str, Any] | None = None,
+) -> Tensor:
+    """The loss on adversarial neighbors, as `nsl.keras.adversarial_loss`.
+
+    Args:
+        features: A tensor (N, ...), or a dict or list of these. With `predictions` or
+            `labeled_loss` they must be the tensors these were computed from, requiring grad.
+        labels: Labels as `loss_fn` takes them.
+        model: Called on the features, clean and adversarial, in its own mode.
+        loss_fn: `loss_fn(y_true, y_pred)`, or with weights `loss_fn(y_true, y_pred, weights)`.
+        sample_weights: Weights (N,) or (N, 1), or None.
+        adv_config: How neighbors are made; the multiplier is not applied.
+        predictions: `model(features)` where it is known.
+        labeled_loss: The loss on `features` where it is known.
+        gradient_tape: Unused.
+        model_kwargs: Keyword arguments of the model.
+
+    Returns:
+        The unscaled loss on the adversarial neighbors.
+
+    Raises:
+        TypeError: A loss of `torch.nn`.
+        ValueError: As `gen_adv_neighbor`.
+    """
+    refuse_torch_loss(loss_fn)
+    config = adv_config or AdvRegConfig()
+    kwargs = model_kwargs or {}
+
+    def call(inputs: Any) -> Any:
+        return model(inputs, **kwargs)
+
+    def weighted(y_true: Any, y_pred: Any) -> Tensor:
+        return _apply(loss_fn, y_true, y_pred, sample_weights)
+
+    if labeled_loss is None:
+        if predictions is None:
+            # The attack needs the path from the features, also where the caller's grad is off.
+            with torch.enable_grad():
+                features = _requiring_grad(features)
+                labeled_loss = weighted(labels, call(features))
+        else:
+            labeled_loss = weighted(labels, predictions)
+    neighbors, _ = gen_adv_neighbor(
+        features,
+        labeled_loss,
+        config.adv_neighbor_config,
+        pgd_model_fn=call,
+        pgd_loss_fn=weighted,
+        pgd_labels=labels,
+    )
+    return weighted(labels, call(neighbors))
+
+
+def _requiring_grad(features: Any) -> Any:
+    """The features, each floating-point one as a leaf unless it is part of a graph already."""
+    apart = Features.take_apart(features)
+    return apart.put_together(
+        [t if t.requires_grad else t.detach().requires_grad_() for t in apart.tensors]
+    )
+
+
+class AdversarialRegularization(nn.Module):
+    """A model with NSL's training loss, as `nsl.keras.AdversarialRegularization`.
+
+    Args:
+        base_model: The model. With `input_names` (every converted model) it is called on its
+            inputs in that order; otherwise on the tensor where there is one feature, on the dict
+            of features where there are several.
+        label_keys: Names of the labels in the input, one per output of the model.
+        sample_weight_key: Name of the sample weights in the input, or None.
+        adv_config: The multiplier, and how neighbors are made.
+        base_with_labels_in_features: Whether the model is called on a dict with labels and weights.
+        loss: What Keras' `compile` takes: `loss(y_true, y_pred[, sample_weight])`, a name, or a
+            list (by output) or dict (by output name) of these. Losses without a `reduction`, and
+            losses of `torchfgsm.losses` unless they say otherwise, are averaged over the batch.
+        loss_weights: Factor of each output's loss, as a list or dict; default 1.
+
+    Raises:
+        TypeError: A loss of `torch.nn`.
+        ValueError: An unknown name of a loss; numbers of losses and labels that differ.
+    """
+
+    def __init__(
+        self,
+        base_model: nn.Module,
+        label_keys: Sequence[str] = ("label",),
+        sample_weight_key: str | None = None,
+        adv_config: AdvRegConfig | None = None,
+        base_with_labels_in_features: bool = False,
+        *,
+        loss: Any,
+        loss_weights: Any = None,
+    ) -> None:
+        super().__init__()
+        self.base_model = base_model
+        self.label_keys = tuple(label_keys)
+        self.sample_weight_key = sample_weight_key
+        self.adv_config = adv_config or AdvRegConfig()
+        self.base_with_labels_in_features = base_with_labels_in_features
+        names = list(getattr(base_model, "output_names", None) or [])
+        self._losses = [_resolve(fn) for fn in _per_output(loss, names, self.label_keys, "loss")]
+        self._loss_weights = [
+            float(weight)
+            for weight in _per_output(
+                1.0 if loss_weights is None else loss_weights,
+                names,
+                self.label_keys,
+                "loss_weights",
+            )
+        ]
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Losses:
+        """The losses of one batch; two forward passes of the base model, clean first.
+
+        Args:
+            inputs: Features, labels and sample weights by name, each (N, ...).
+
+        Returns:
+            Outputs and losses. `loss` is differentiable in the parameters unless grad is disabled.
+
+        Raises:
+            ValueError: Labels missing from the input.
+        """
+        keep = torch.is_grad_enabled()
+        with torch.inference_mode(False), torch.enable_grad():
+            inputs = normal(inputs)
+            labels, weights, features = self._take_apart(inputs)
+            features = _requiring_grad(features)
+            outputs = self._call_base(features, inputs)
+            labeled_loss = self._total_loss(labels, outputs, weights)
+            adv_loss = adversarial_loss(
+                features,
+                labels,
+                lambda x: self._call_base(x, inputs),
+                self._total_loss,
+                sample_weights=weights,
+                adv_config=self.adv_config,
+                labeled_loss=labeled_loss,
+            )
+            weighting = Weighting.from_nsl(self.adv_config.multiplier)
+            loss = weighting.combine(labeled_loss, adv_loss)
+            scaled = weighting.adversarial * adv_loss
+        if keep:
+            return Losses(outputs, loss, labeled_loss, scaled)
+        return Losses(_detached(outputs), loss.detach(), labeled_loss.detach(), scaled.detach())
+
+    def perturb_on_batch(self, x: Mapping[str, Any], **config_kwargs: Any) -> dict[str, Any]:
+        """Adversarial neighbors of a batch; the base model runs in eval mode.
+
+        Args:
+            x: Features, labels and sample weights by name: tensors or arrays.
+            **config_kwargs: Fields of `AdvNeighborConfig` in place of the configured ones; None
+                leaves a field as it is.
+
+        Returns:
+            A dict with the input's keys in its order, holding tensors: adversarial features,
+            detached, and labels and weights as they were. The first step is weighted by the sample
+            weights, later ones are not, as in the original.
+
+        Raises:
+            KeyError: A label that is missing from the input.
+            TypeError: An unknown field.
+        """
+        given = {name: value for name, value in config_kwargs.items() if value is not None}
+        config = dataclasses.replace(self.adv_config.adv_neighbor_config, **given)
+        missing = [key for key in self.label_keys if key not in x]
+        if missing:
+            raise KeyError(f"labels {missing} are not in the input, which has {list(x)}")
+        inputs = {
+            name: value.clone() if isinstance(value, Tensor) else torch.as_tensor(value)
+            for name, value in x.items()
+        }
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            attack_mode(self.base_model, "eval"),
+        ):
+            inputs = {name: value.clone() for name, value in inputs.items()}
+            labels, weights, features = self._take_apart(inputs)
+            features = _requiring_grad(features)
+            outputs = self._call_base(features, inputs)
+            neighbors, _ = gen_adv_neighbor(
+                features,
+                self._total_loss(labels, outputs, weights),
+                config,
+                pgd_model_fn=lambda inner: self._call_base(inner, inputs),
+                pgd_loss_fn=self._total_loss,
+                pgd_labels=labels,
+            )
+        return {
+            name: neighbors[name].detach() if name in neighbors else value
+            for name, value in inputs.items()
+        }
+
+    def _take_apart(
+        self, inputs: Mapping[str, Tensor]
+    ) -> tuple[list[Tensor], Tensor | None, dict[str, Tensor]]:
+        """Labels, sample weights and features of a batch."""
+        missing = [key for key in self.label_keys if key not in inputs]
+        if missing:
+            raise ValueError(
+                f"labels {missing} are not in the input, which has {list(inputs)}; to predict "
+                "without labels call the base model"
+            )
+        labels = [inputs[key].detach() for key in self.label_keys]
+        weights = inputs.get(self.sample_weight_key) if self.sample_weight_key else None
+        others = {*self.label_keys, self.sample_weight_key}
+        features = {name: value for name, value in inputs.items() if name not in others}
+        for name, value in features.items():
+            if is_differentiable(value):
+                refuse_other_dtype(self.base_model, f"feature {name!r}", value)
+        return labels, weights.detach() if weights is not None else None, features
+
+    def _call_base(self, features: dict[str, Tensor], inputs: Mapping[str, Tensor]) -> Any:
+        names = getattr(self.base_model, "input_names", None)
+        if names is not None:
+            unknown = [name for name in names if name not in features]
+            if unknown and len(names) == len(features) == 1:
+                # Keras calls a Sequential model whose names nobody knows on the features as such.
+                return self.base_model(*features.values())
+            if unknown:
+                raise ValueError(
+                    f"the model's inputs are {list(names)}, features {unknown} are missing from "
+                    f"{list(features)}"
+                )
+            return self.base_model(*[features[name] for name in names])
+        if self.base_with_labels_in_features:
+            return self.base_model({**inputs, **features})
+        if len(features) == 1:
+            return self.base_model(*features.values())
+        return self.base_model(features)
+
+    def _total_loss(
+        self, labels: list[Tensor], outputs: Any, weights: Tensor | None = None
+    ) -> Tensor:
+        found = _as_list(outputs)
+        if len(found) != len(labels):
+            raise ValueError(
+                f"the model has {len(found)} outputs and {len(labels)} labels {self.label_keys}"
+            )
+        terms = [
+            factor * _reduced(loss_fn, _apply(loss_fn, label, output, weights))
+            for factor, loss_fn, label, output in zip(
+                self._loss_weights, self._losses, labels, found, strict=True
+            )
+        ]
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
+        return total
+
+
+def _as_list(outputs: Any) -> list[Any]:
+    if isinstance(outputs, Mapping):
+        return list(outputs.values())
+    return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+
+
+def _detached(outputs: Any) -> Any:
+    if isinstance(outputs, Mapping):
+        return {name: value.detach() for name, value in outputs.items()}
+    if isinstance(outputs, (list, tuple)):
+        return type(outputs)(value.detach() for value in outputs)
+    return outputs.detach()
+
+
+def _reduced(loss_fn: LossFn, value: Tensor) -> Tensor:
+    """Per-example losses averaged over the batch, unless the loss has a reduction of its own."""
+    return value.mean() if value.dim() and not hasattr(loss_fn, "reduction") else value
+
+
+def _resolve(loss: Any) -> LossFn:
+    if isinstance(loss, str):
+        if loss not in _NAMED_LOSSES:
+            raise ValueError(f"unknown loss {loss!r}; known are {', '.join(_NAMED_LOSSES)}")
+        return _NAMED_LOSSES[loss]()
+    refuse_torch_loss(loss)
+    found: LossFn = loss
+    return found
+
+
+def _per_output(value: Any, names: list[str], label_keys: tuple[str, ...], what: str) -> list[Any]:
+    """One entry per output from what Keras takes: a value for all, a list, or a dict by name."""
+    if isinstance(value, Mapping):
+        keys = names or [f"output_{i + 1}" for i in range(len(label_keys))]
+        missing = [name for name in keys if name not in value]
+        if missing:
+            raise ValueError(f"{what} for outputs {missing} not found in {list(value)}")
+        return [value[name] for name in keys]
+    if isinstance(value, (list, tuple)):
+        if len(value) != len(label_keys):
+            raise ValueError(f"{len(value)} entries of {what} for {len(label_keys)} labels")
+        return list(value)
+    return [value] * len(label_keys)
