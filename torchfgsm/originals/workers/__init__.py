@@ -1,0 +1,1 @@
+"""Scripts that run inside the TensorFlow environments, where this package is not installed."""
