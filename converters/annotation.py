@@ -1,0 +1,136 @@
+"""What an ONNX file cannot say about a Keras model: order, names, weights and training settings.
+
+It is kept as JSON in the file's ``metadata_props``, so that the exported file alone gives the same
+trainable module again, without TensorFlow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from torchfgsm.converters.errors import ConversionError
+
+KEY = "torchfgsm"
+FORMAT = 1
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output: its name, the ONNX value, dtype and shape without the batch."""
+
+    name: str
+    tensor: str
+    dtype: str = "float32"
+    shape: tuple[int | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight of the Keras model.
+
+    Attributes:
+        name: the Keras name.
+        tensor: the ONNX initializer.
+        shape: shape in Keras.
+        layout: steps from Keras' array to the initializer: ("transpose", perm) or
+            ("reshape", shape).
+        trainable: whether Keras trains it.
+        statistic: whether it is a moving statistic, which training updates without a gradient.
+        batch_norm: for a moving mean, the arguments of ``KerasBatchNorm`` beyond epsilon.
+    """
+
+    name: str
+    tensor: str
+    shape: tuple[int, ...]
+    layout: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    trainable: bool = True
+    statistic: bool = False
+    batch_norm: Mapping[str, Any] | None = None
+
+    def to_onnx(self, array: Array) -> Array:
+        """Returns an array in Keras layout in the initializer's."""
+        for step, argument in self.layout:
+            array = array.transpose(argument) if step == "transpose" else array.reshape(argument)
+        return array
+
+    def to_keras(self, array: Array) -> Array:
+        """Returns an array in the initializer's layout in Keras'."""
+        places = self.to_onnx(np.arange(int(np.prod(self.shape))).reshape(self.shape))
+        result = np.empty(places.size, array.dtype)
+        result[places.ravel()] = array.ravel()
+        return result.reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """All that is written beside the graph.
+
+    Attributes:
+        source: what the model came from, for people.
+        inputs: the inputs in the model's own order.
+        outputs: the outputs in the model's own order.
+        structure: how the model returns its outputs: "single", "list" or "dict".
+        weights: every weight that an output depends on.
+        only_inference: layers whose training behaviour has no counterpart here.
+    """
+
+    source: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    structure: str
+    weights: tuple[Weight, ...]
+    only_inference: tuple[str, ...] = ()
+
+    def write(self, model: Any) -> None:
+        """Puts the annotation into an ONNX model, in place of an older one."""
+        kept = [(p.key, p.value) for p in model.metadata_props if p.key != KEY]
+        del model.metadata_props[:]
+        for key, value in [*kept, (KEY, json.dumps({"format": FORMAT, **asdict(self)}))]:
+            model.metadata_props.add(key=key, value=value)
+
+    @classmethod
+    def read(cls, model: Any) -> Annotation | None:
+        """Returns the annotation of an ONNX model, None where there is none.
+
+        Raises:
+            ConversionError: the annotation is damaged or of another format.
+        """
+        text = next((p.value for p in model.metadata_props if p.key == KEY), None)
+        if text is None:
+            return None
+        try:
+            values = json.loads(text)
+            found = values.pop("format")
+            if found != FORMAT:
+                raise ConversionError(
+                    f"expected an annotation of format {FORMAT}, got {found}: "
+                    "convert the model again with this version"
+                )
+            return cls(
+                source=values["source"],
+                inputs=tuple(_port(value) for value in values["inputs"]),
+                outputs=tuple(_port(value) for value in values["outputs"]),
+                structure=values["structure"],
+                weights=tuple(_weight(value) for value in values["weights"]),
+                only_inference=tuple(values["only_inference"]),
+            )
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise ConversionError(f"the file's {KEY} annotation is damaged: {error!r}") from error
+
+
+def _port(value: dict[str, Any]) -> Port:
+    return Port(**{**value, "shape": tuple(value["shape"])})
+
+
+def _weight(value: dict[str, Any]) -> Weight:
+    layout: Sequence[Any] = value["layout"]
+    steps = tuple((str(step), tuple(argument)) for step, argument in layout)
+    return Weight(**{**value, "shape": tuple(value["shape"]), "layout": steps})

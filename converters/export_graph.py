@@ -1,0 +1,155 @@
+"""Turns a TensorFlow function into ONNX whose weights are graph inputs, inside TensorFlow.
+
+A weight that is an input cannot be folded into a constant, merged with another one of equal
+values or fused into its neighbour. Which ONNX value is which weight is therefore known by name
+for each of them, whatever the values are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Any
+
+import export_keras  # type: ignore[import-not-found]
+import export_training  # type: ignore[import-not-found]
+import numpy as np
+import onnx
+import tensorflow as tf
+import tf2onnx
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+from tf2onnx.optimizer import transpose_optimizer
+
+OPSET = 15
+
+
+class FrozenGraph:
+    """A concrete function as a graph of plain operations.
+
+    Attributes:
+        constant: the graph definition with every weight as a constant.
+        open: the same with the given weights as placeholders.
+        inputs: tensor names of the inputs, in the order of the function's arguments.
+        outputs: tensor names of the outputs.
+        weights: tensor name of each weight's placeholder -> id of its variable.
+    """
+
+    def __init__(self, function: Any, variables: dict[int, Any]) -> None:
+        """Freezes ``function``; ``variables`` (by id) become placeholders."""
+        frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
+        self.constant = frozen.graph.as_graph_def()
+        captured = {inner.name for _, inner in function.graph.captures}
+        self.inputs = [t.name for t in function.inputs if t.name not in captured]
+        self.outputs = [t.name for t in frozen.outputs]
+        self.weights: dict[str, int] = {}
+        self.open = tf.compat.v1.GraphDef()
+        self.open.CopyFrom(self.constant)
+        nodes = {node.name: node for node in self.open.node}
+        by_handle = {id(v.handle): v for v in function.graph.variables}
+        for outer, inner in function.graph.captures:
+            node = nodes.get(inner.op.name)
+            if node is None:
+                continue  # a capture that no output depends on
+            if outer.dtype != tf.resource:  # a constant made outside the function
+                _to_constant(node, outer.numpy())
+                _to_constant(_node(self.constant, node.name), outer.numpy())
+                continue
+            variable = by_handle[id(outer)]
+            if node.op == "Const" and id(variable) in variables:
+                _to_placeholder(node, variable)
+                self.weights[inner.name] = id(variable)
+
+    def to_onnx(self, layers: Collection[str] = ()) -> Any:
+        """Returns the ONNX model; its inputs are the function's, then the weights.
+
+        Args:
+            layers: names of the model's layers, which the nodes' names shall show.
+
+        Raises:
+            UnsupportedModelError: an operation has no counterpart in ONNX.
+        """
+        with _dropout_passes_transposes():
+            model, _ = tf2onnx.convert.from_graph_def(
+                self.open,
+                input_names=[*self.inputs, *self.weights],
+                output_names=self.outputs,
+                opset=OPSET,
+                custom_op_handlers={"CheckNumerics": (_dropout_handler, [])},
+            )
+        for node in model.graph.node:
+            node.name = "/".join(_layer_name(part, layers) for part in node.name.split("/"))
+        refuse_unknown(model)
+        return model
+
+
+def refuse_unknown(model: Any) -> None:
+    """Refuses a graph with operations that are not ONNX: tf2onnx leaves them in, and only logs."""
+    for node in model.graph.node:
+        if not onnx.defs.has(node.op_type, node.domain):
+            raise export_keras.UnsupportedModelError(
+                f"layer {_layer(node.name)!r}: the TensorFlow operation {node.op_type} "
+                f"(node {node.name!r}) has no counterpart in ONNX {OPSET}"
+            )
+
+
+def _layer_name(scope: str, layers: Collection[str]) -> str:
+    """Returns the layer behind a name scope, to which TensorFlow adds a number at times."""
+    plain = re.sub(r"_\d+$", "", scope)
+    return plain if scope not in layers and plain in layers else scope
+
+
+def _layer(node_name: str) -> str:
+    parts = node_name.split("/")
+    return parts[-2] if len(parts) > 1 else node_name
+
+
+def _node(graph: Any, name: str) -> Any:
+    return next(node for node in graph.node if node.name == name)
+
+
+def _to_constant(node: Any, value: Any) -> None:
+    if node.op != "Placeholder":
+        return
+    node.op = "Const"
+    node.attr.pop("shape", None)
+    node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
+
+
+def _to_placeholder(node: Any, variable: Any) -> None:
+    node.op = "Placeholder"
+    node.attr.pop("value", None)
+    node.attr["shape"].shape.CopyFrom(variable.shape.as_proto())
+
+
+def _dropout_handler(context: Any, node: Any, name: str, _: Any) -> None:
+    message = node.get_attr_value("message")
+    text = message.decode() if isinstance(message, bytes) else str(message)
+    if not text.startswith(export_training.DROPOUT_MARK):
+        node.type = "Identity"
+        return
+    rate = np.array(text[len(export_training.DROPOUT_MARK) :], np.float32)
+    ratio = context.make_const(tf2onnx.utils.make_name(name + "_ratio"), rate).output[0]
+    source, output = node.input[0], node.output[0]
+    shape, dtype = context.get_shape(output), context.get_dtype(output)
+    context.remove_node(name)
+    context.make_node(
+        "Dropout", [source, ratio], name=name, outputs=[output], shapes=[shape], dtypes=[dtype]
+    )
+
+
+class _dropout_passes_transposes:  # noqa: N801 - used as a context manager
+    """Lets tf2onnx move transposes past Dropout, as past any element-wise operation."""
+
+    def __enter__(self) -> None:
+        optimizer = transpose_optimizer.TransposeOptimizer
+        self._before = optimizer._initialize_handlers
+        before = self._before
+
+        def initialize(instance: Any) -> None:
+            before(instance)
+            instance._handler_map["Dropout"] = instance._simple_through_handler
+
+        optimizer._initialize_handlers = initialize
+
+    def __exit__(self, *_: object) -> None:
+        transpose_optimizer.TransposeOptimizer._initialize_handlers = self._before
