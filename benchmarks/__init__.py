@@ -1,0 +1,1 @@
+"""Measurements: parity with the originals, and the differences between them."""

@@ -1,0 +1,152 @@
+"""Parity with the originals, every case live: `python -m benchmarks.parity`.
+
+Writes one row per case to results/parity.csv (with versions and device), plots the distances from
+float64 from those rows alone to results/parity.png, and writes the README's table from them.
+`--from-csv` only plots and writes; `--check` fails when the README differs from the rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import platform
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+ROWS = RESULTS / "parity.csv"
+PLOT = RESULTS / "parity.png"
+README = Path(__file__).parent.parent / "README.md"
+BEGIN, END = "<!-- parity:begin -->", "<!-- parity:end -->"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the benchmark; 0 when every case is equal, 1 otherwise."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--from-csv", action="store_true", help="only plot and write the README")
+    parser.add_argument("--check", action="store_true", help="only compare README and rows")
+    options = parser.parse_args(arguments)
+    if options.check:
+        return 0 if _in_readme(table(read_rows())) == README.read_text() else 1
+    if not options.from_csv:
+        write_rows(measure())
+    rows = read_rows()
+    plot(rows)
+    README.write_text(_in_readme(table(rows)))
+    return 0 if all(row["passed"] == "True" for row in rows) else 1
+
+
+def measure() -> list[dict[str, Any]]:
+    """Runs every case and gives its row."""
+    import torch
+
+    from torchfgsm import __version__, converters
+    from torchfgsm.parity import digits
+    from torchfgsm.parity.cases import all_cases
+    from torchfgsm.parity.originals_side import Originals
+    from torchfgsm.parity.run import Converted, live, verdict
+    from torchfgsm.parity.table import line, row_of
+
+    rows = []
+    with tempfile.TemporaryDirectory() as name, Originals() as originals:
+        folder = Path(name)
+        digits.train_models(folder)
+        data = {model: digits.batch(model, digits.COUNT) for model in digits.MODELS}
+        paths = {model: folder / f"{model}.keras" for model in digits.MODELS}
+        models = Converted(paths, data, converters.load)
+        expected = live(originals, models)
+        for case in all_cases():
+            found = verdict(case, models, expected(case))
+            print(line(found), file=sys.stderr, flush=True)
+            versions = originals.versions(case.library)
+            rows.append(
+                {
+                    "library": case.library,
+                    **row_of(found),
+                    "library_version": versions["library_version"],
+                    "tensorflow": versions.get("tensorflow") or "",
+                    "torch": torch.__version__,
+                    "torchfgsm": __version__,
+                    "device": f"cpu, {platform.machine()}",
+                    "examples": digits.COUNT,
+                }
+            )
+    return rows
+
+
+def write_rows(rows: list[dict[str, Any]]) -> None:
+    """Writes the rows as CSV."""
+    RESULTS.mkdir(exist_ok=True)
+    with ROWS.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_rows() -> list[dict[str, str]]:
+    """The rows of the last run."""
+    with ROWS.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """The rows as the README shows them: by library, kind of case, worst distance."""
+    lines = [
+        "| original | cases | bit-equal | equal by the rule | signs within noise | different "
+        "| largest difference |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for library in dict.fromkeys(row["library"] for row in rows):
+        of = [row for row in rows if row["library"] == library]
+        exact = sum(row["verdict"] == "bit-equal" for row in of)
+        bad = sum(row["passed"] != "True" for row in of)
+        noise = sum(int(row["signs_within_noise"] or 0) for row in of)
+        # Directions of L2 are in units in the last place, all others in the data's units.
+        far = max(float(r["max_abs_difference"]) for r in of if "direction" not in r["case"])
+        lines.append(
+            f"| {library} {of[0]['library_version']} | {len(of)} | {exact} | "
+            f"{len(of) - exact - bad} | {noise} | {bad} | {far:.1e} |"
+        )
+    return "\n".join(lines)
+
+
+def _in_readme(block: str) -> str:
+    text = README.read_text()
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{block}\n{END}{after}"
+
+
+def plot(rows: list[dict[str, str]]) -> None:
+    """The distances from float64 of port and original, from the rows alone."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    judged = [r for r in rows if r["port_from_float64"] and r["original_from_float64"]]
+    figure, axes = pyplot.subplots(figsize=(6, 6))
+    floor = 1e-9
+    for library in dict.fromkeys(row["library"] for row in judged):
+        of = [row for row in judged if row["library"] == library]
+        pairs = [
+            (float(r["original_from_float64"]) + floor, float(r["port_from_float64"]) + floor)
+            for r in of
+        ]
+        axes.loglog(*zip(*pairs, strict=True), "o", label=library, alpha=0.6)
+    ends = [floor, 1.0]
+    axes.plot(ends, ends, color="grey", linewidth=1)
+    axes.plot(ends, [4 * e for e in ends], color="grey", linewidth=1, linestyle="--")
+    axes.set_xlabel("original: largest distance from float64")
+    axes.set_ylabel("port: largest distance from float64")
+    axes.set_title("Perturbations against float64 (dashed: 4 times)")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(PLOT, dpi=120)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""The command line: `torchfgsm compare` and `torchfgsm demo`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torchfgsm.version import __version__
+
+if TYPE_CHECKING:
+    from torchfgsm.parity.cases import Case
+    from torchfgsm.parity.run import Converted, Expected
+    from torchfgsm.parity.verdict import Verdict
+
+EQUAL, DIFFERENT, COULD_NOT_COMPARE = 0, 1, 2
+_LIBRARIES = "nsl,cleverhans3,cleverhans-tf2,cleverhans-torch"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: The command line; by default the process' own.
+
+    Returns:
+        0: equal. 1: different. 2: could not compare, with one line on stderr.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        code: int = options.command(options)
+        return code
+    except KeyboardInterrupt:
+        _say("torchfgsm: interrupted")
+    except _expected_errors() as error:
+        _say(f"torchfgsm: {_one_line(error)}")
+    return COULD_NOT_COMPARE
+
+
+def _expected_errors() -> tuple[type[Exception], ...]:
+    """Failures whose message says all there is to say."""
+    errors: list[type[Exception]] = [OSError, ValueError, TypeError, KeyError, ImportError]
+    try:
+        from torchfgsm.converters import ConversionError
+        from torchfgsm.originals import EnvironmentUnavailable, WorkerError
+    except ImportError:
+        return tuple(errors)
+    return (*errors, ConversionError, EnvironmentUnavailable, WorkerError)
+
+
+def _one_line(error: BaseException) -> str:
+    message = getattr(error, "message", None) or str(error) or type(error).__name__
+    return " ".join(str(message).split())
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="torchfgsm",
+        description="FGSM and adversarial training as in NSL and CleverHans, in PyTorch.",
+        epilog="Exit codes: 0 equal, 1 different, 2 could not compare.",
+    )
+    parser.add_argument("--version", action="version", version=f"torchfgsm {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    compare = commands.add_parser(
+        "compare", help="compare the port with the originals on your own Keras model and data"
+    )
+    compare.add_argument("model", help="a .keras or .h5 file or a SavedModel folder")
+    compare.add_argument(
+        "--data",
+        required=True,
+        metavar="FILE.npz",
+        help="arrays named as the model's inputs (or x where there is one), and y: class numbers",
+    )
+    compare.add_argument(
+        "--against",
+        default=_LIBRARIES,
+        metavar="LIBRARIES",
+        help=f"comma-separated; default {_LIBRARIES}",
+    )
+    compare.add_argument(
+        "--eps", type=float, help="step in the data's units; default a tenth of their range"
+    )
+    compare.add_argument("--json", action="store_true", help="write JSON to stdout")
+    compare.set_defaults(command=_compare)
+    demo = commands.add_parser(
+        "demo", help="train, convert, attack and compare small models of real digits"
+    )
+    demo.add_argument(
+        "--recorded",
+        action="store_true",
+        help="compare with recorded results of the originals, without TensorFlow",
+    )
+    demo.add_argument("--all", action="store_true", help="every case, not only the main ones")
+    demo.add_argument("--json", action="store_true", help="write JSON to stdout")
+    demo.set_defaults(command=_demo)
+    return parser
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from torchfgsm import converters
+    from torchfgsm.parity import user
+    from torchfgsm.parity.originals_side import Originals
+    from torchfgsm.parity.run import Converted, live
+
+    libraries = user.libraries(options.against)
+    path = Path(options.model)
+    user.check_model_file(path)
+    arrays = user.read_arrays(Path(options.data))
+    _say(f"converting {path} ...")
+    model = converters.load(path, data=user.inputs_of(arrays))
+    _say(model.verification.verdict)
+    data = user.data_for(model, arrays)
+    cases = user.cases(libraries, data, options.eps)
+
+    def load(_: Path, *, keep_head: bool) -> Any:
+        return model
+
+    with Originals() as originals:
+        models = Converted({user.NAME: path}, {user.NAME: data}, load)
+        return _run(cases, models, live(originals, models), originals.versions, options.json)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from torchfgsm.parity.cases import all_cases, main_cases
+
+    cases = all_cases() if options.all or options.recorded else main_cases()
+    return _demo_recorded(cases, options) if options.recorded else _demo_live(cases, options)
+
+
+def _demo_recorded(cases: Sequence[Case], options: argparse.Namespace) -> int:
+    from torchfgsm import converters
+    from torchfgsm.parity import recorded
+    from torchfgsm.parity.run import Converted
+
+    recording = recorded.load()
+    versions = recording.facts["versions"]
+    _say("comparing with recorded results of " + _versions_text(versions))
+
+    def load(path: Path, *, keep_head: bool) -> Any:
+        return converters.load(path, keep_head=keep_head, verify=False)
+
+    models = Converted(recording.paths, recording.data(), load)
+    return _run(cases, models, recording.expected, lambda name: versions[name], options.json)
+
+
+def _demo_live(cases: Sequence[Case], options: argparse.Namespace) -> int:
+    from torchfgsm import converters
+    from torchfgsm.parity import digits
+    from torchfgsm.parity.originals_side import Originals
+    from torchfgsm.parity.run import Converted, live
+
+    with tempfile.TemporaryDirectory(prefix="torchfgsm-demo-") as name, Originals() as originals:
+        folder = Path(name)
+        _say("training small Keras models on scikit-learn's digits ...")
+        accuracies = digits.train_models(folder)
+        for model, accuracy in accuracies.items():
+            _say(f"  {model}: {accuracy:.1%} of the training images")
+        paths = {model: folder / f"{model}.keras" for model in digits.MODELS}
+        data = {model: digits.batch(model, digits.COUNT) for model in digits.MODELS}
+        models = Converted(paths, data, converters.load)
+        return _run(cases, models, live(originals, models), originals.versions, options.json)
+
+
+def _run(
+    cases: Iterable[Case],
+    models: Converted,
+    expected: Expected,
+    versions_of: Callable[[str], Mapping[str, Any]],
+    as_json: bool,
+) -> int:
+    """Judges each case and prints the table; a case that cannot run does not end the others."""
+    from torchfgsm.originals import EnvironmentUnavailable, WorkerError
+    from torchfgsm.parity import table
+    from torchfgsm.parity.run import verdict
+
+    start = time.monotonic()
+    verdicts: list[Verdict] = []
+    failed: list[tuple[Case, str]] = []
+    if not as_json:
+        print(table.heading(), flush=True)
+    for case in cases:
+        try:
+            verdicts.append(verdict(case, models, expected(case)))
+        except (EnvironmentUnavailable, WorkerError) as error:
+            failed.append((case, _one_line(error)))
+            _say(f"torchfgsm: {case.name}: could not compare: {_one_line(error)}")
+            continue
+        if not as_json:
+            print(table.line(verdicts[-1]), flush=True)
+    libraries = dict.fromkeys(v.case.library for v in verdicts)
+    versions = {name: dict(versions_of(name)) for name in libraries}
+    if as_json:
+        print(json.dumps(table.to_dict(verdicts, versions, failed), indent=2))
+    else:
+        print("\n" + _versions_text(versions))
+        print(f"{table.summary(verdicts, failed)}, {time.monotonic() - start:.0f} s")
+    if failed or not verdicts:
+        return COULD_NOT_COMPARE
+    return EQUAL if all(v.passed for v in verdicts) else DIFFERENT
+
+
+def _versions_text(versions: Mapping[str, Mapping[str, Any]]) -> str:
+    names = {"nsl": "NSL", "cleverhans3": "CleverHans"}
+    parts = []
+    for library, found in versions.items():
+        under = found.get("tensorflow") and f"TensorFlow {found['tensorflow']}"
+        under = under or f"torch {found.get('torch')}"
+        parts.append(f"{names.get(library, library)} {found['library_version']} ({under})")
+    return ", ".join(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

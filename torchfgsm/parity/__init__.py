@@ -1,0 +1,1 @@
+"""The port beside the TensorFlow originals: which cases, what each side gives, the verdict."""

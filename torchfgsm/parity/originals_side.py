@@ -1,0 +1,281 @@
+"""The originals' side of a case: what they give, and the float64 gradients that judge it."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from torchfgsm import originals
+from torchfgsm.originals.cleverhans_torch import CleverHansTorch, cleverhans_torch
+from torchfgsm.originals.process import Reply, Worker
+from torchfgsm.parity.cases import Case, norm_of
+from torchfgsm.parity.data import Array, Data, sample_gradient
+from torchfgsm.parity.truth import Gradient, Inputs, true_adversarial
+from torchfgsm.weighting import Weighting
+
+_ITERATIONS = {"nsl": "pgd_iterations"}
+
+
+class Originals:
+    """The four originals, each started when it is first needed; a context manager.
+
+    CleverHans 4's torch part runs in this process on a copy of the converted model, the others run
+    on the Keras model in processes of their own.
+    """
+
+    def __init__(self) -> None:
+        self._workers: dict[str, Worker] = {}
+        self._cleverhans_torch: CleverHansTorch | None = None
+
+    def __enter__(self) -> Originals:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends all processes."""
+        while self._workers:
+            self._workers.popitem()[1].close()
+
+    def worker(self, library: str) -> Worker:
+        """The process of a library; "nsl" also serves the float64 judge."""
+        if library not in self._workers:
+            self._workers[library] = originals.start(library)
+        return self._workers[library]
+
+    @property
+    def cleverhans_torch(self) -> CleverHansTorch:
+        """CleverHans 4's torch functions."""
+        if self._cleverhans_torch is None:
+            self._cleverhans_torch = cleverhans_torch()
+        return self._cleverhans_torch
+
+    def versions(self, library: str) -> dict[str, Any]:
+        """The versions that run behind a library's name."""
+        if library == "cleverhans-torch":
+            version = self.cleverhans_torch.version
+            return {"library_version": version, "torch": torch.__version__}
+        return self.worker(library).call("versions").values
+
+    def run(self, case: Case, path: Path, model: nn.Module, data: Data) -> dict[str, Array]:
+        """What the original gives for a case.
+
+        Args:
+            case: The case.
+            path: The Keras model's file.
+            model: The converted model, for CleverHans' torch part.
+            data: The batch.
+
+        Returns:
+            The original's arrays (see the workers), and for perturbations gradient64/<input> and
+            truth/<input> from the float64 judge; for iterated L-inf steps also every iterate
+            (iterate/<k>/<input>) and both gradients where it was computed (gradient/<k>/<input>).
+
+        Raises:
+            WorkerError: The original failed.
+        """
+        if case.kind == "direction":
+            return self._direction(case)
+        if case.kind == "train":
+            reply = self._call("train", case, path, data)
+            keep = {k: v for k, v in reply.arrays.items() if k.startswith(("grad/", "after/"))}
+            loss = np.asarray(reply.values["loss"], case.dtype)
+            truth = self._training_truth(case, path, data)
+            return {"loss": loss, **_without_moving(case, keep), **truth}
+        found = self._perturb(case, path, model, data)
+        gradient = self._judge(case, path, data, found.get("labels"))
+        x = {name: np.asarray(value, np.float64) for name, value in data.x.items()}
+        found |= {f"gradient64/{name}": g for name, g in gradient(x, True).items()}
+        truth = true_adversarial(case, data, gradient)
+        found |= {f"truth/{name}": value for name, value in truth.items()}
+        if iterations(case) > 1 and norm_of(case) == "linf" and case.dtype == "float32":
+            found |= self._iterates(case, path, model, data, gradient)
+        return found
+
+    def _perturb(self, case: Case, path: Path, model: nn.Module, data: Data) -> dict[str, Array]:
+        if case.library == "cleverhans-torch":
+            return _perturb_cleverhans_torch(self.cleverhans_torch, case, model, data)
+        return dict(self._call("perturb", case, path, data).arrays)
+
+    def _call(self, method: str, case: Case, path: Path, data: Data) -> Reply:
+        arrays = {**data.inputs(case.dtype), **data.labels(case), **data.extras(case)}
+        if "w_column" in case.extras:
+            arrays["w"] = arrays.pop("w")
+        options: dict[str, Any] = {
+            "model": str(path),
+            "output": case.output,
+            "dtype": case.dtype,
+            "params": dict(case.params),
+        }
+        if case.library == "nsl":
+            options["loss"] = dict(case.loss)
+        if method == "train":
+            options["training"] = case.training
+            options["optimizer"] = dict(case.optimizer) if case.optimizer else None
+        return self.worker(case.library).call(method, arrays, **options)
+
+    def _direction(self, case: Case) -> dict[str, Array]:
+        gradient = case_gradient(case)
+        norm = case.params["norm"]
+        if case.library == "cleverhans-torch":
+            optimum = self.cleverhans_torch.optimize_linear
+            return {"direction/x": optimum(torch.from_numpy(gradient), 1.0, norm).numpy()}
+        reply = self.worker(case.library).call(
+            "direction", {"g/x": gradient}, params={"norm": norm}
+        )
+        return dict(reply.arrays)
+
+    def _judge(self, case: Case, path: Path, data: Data, labels: Array | None) -> Gradient:
+        """The gradient of the attack's loss by the original model in float64."""
+        targets, loss = self._targets(case, path, data, labels)
+        mean = case.library == "cleverhans-torch" or (
+            case.library == "nsl" and case.loss.get("reduction") != "sum"
+        )
+        weights = {k: v for k, v in data.extras(case).items() if k == "w"}
+        sign = -1.0 if case.labels == "target" else 1.0
+
+        def gradient(x: Inputs, first: bool) -> Inputs:
+            arrays = {f"x/{name}": value for name, value in x.items()} | {"y": targets}
+            reply = self.worker("nsl").call(
+                "oracle",
+                {**arrays, **(weights if first else {})},
+                model=str(path),
+                output=case.output,
+                dtype="float64",
+                loss=loss,
+                reduction="mean" if mean else "sum",
+                want=["input_gradient"],
+            )
+            return {name: sign * reply.arrays[f"gradient/{name}"] for name in x}
+
+        return gradient
+
+    def _training_truth(self, case: Case, path: Path, data: Data) -> dict[str, Array]:
+        """Loss and parameter gradients in float64 by the formula, for one step in eval mode."""
+        attack = dict(case.params.get("attack_params", case.params))
+        if case.training or iterations(replace(case, params=attack)) > 1:
+            return {}
+        smoothing = case.params.get("smoothing", case.loss.get("label_smoothing", 0.0))
+        weighting = (
+            Weighting.from_nsl(case.params.get("multiplier", 0.2))
+            if case.library == "nsl"
+            else Weighting.from_cleverhans(case.params.get("adv_coeff", 0.5))
+        )
+        arrays = {**data.inputs("float64"), "y": np.eye(data.classes)[data.y]}
+        if "w_column" in case.extras:
+            arrays["w"] = data.extras(case)["w"].reshape(-1)
+        reply = self.worker("nsl").call(
+            "training_truth",
+            arrays,
+            model=str(path),
+            norm=norm_of(case),
+            eps=attack.get("adv_step_size", attack.get("eps", 0.001)),
+            clean=weighting.clean,
+            adversarial=weighting.adversarial,
+            smoothing=smoothing,
+            attack_smoothed=case.library == "nsl",
+            mean=case.library == "nsl",
+            predicted=case.library != "nsl" and not case.params.get("pass_y", False),
+            second_order=case.library != "nsl" and norm_of(case) == "l2",
+        )
+        return {f"truth/{name}": value for name, value in reply.arrays.items()}
+
+    def _targets(
+        self, case: Case, path: Path, data: Data, labels: Array | None
+    ) -> tuple[Array, dict[str, Any]]:
+        """The labels that the original took, and the Keras loss that takes them."""
+        if case.library == "nsl":
+            return data.labels(case)["y"], dict(case.loss)
+        if case.library == "cleverhans3" and labels is not None:
+            return labels, {"class": "CategoricalCrossentropy", "from_logits": True}
+        loss = {"class": "SparseCategoricalCrossentropy", "from_logits": True}
+        if case.labels != "predicted":
+            return data.class_numbers(case), loss
+        if labels is not None:
+            return labels, loss
+        reply = self.worker("nsl").call(
+            "oracle", data.inputs("float64"), model=str(path), output=case.output, want=["logits"]
+        )
+        return np.argmax(reply.arrays["logits"], axis=1), loss
+
+    def _iterates(
+        self, case: Case, path: Path, model: nn.Module, data: Data, gradient: Gradient
+    ) -> dict[str, Array]:
+        """Every iterate of a PGD case, and both gradients at the one before it."""
+        found: dict[str, Array] = {}
+        here = data
+        for turn in range(1, iterations(case) + 1):
+            # Labels predicted on the clean input stay: the gradients are taken against them.
+            one_step = replace(case, params={**case.params, iterations_key(case): 1})
+            at = self._perturb(one_step, path, model, here)
+            inputs = {name: np.asarray(v, np.float64) for name, v in here.x.items()}
+            for name, g64 in gradient(inputs, turn == 1).items():
+                found[f"gradient/{turn}/{name}"] = at[f"gradient/{name}"]
+                found[f"gradient64/{turn}/{name}"] = g64
+            adv = self._perturb(up_to(case, turn), path, model, data)
+            for name in data.x:
+                found[f"iterate/{turn}/{name}"] = adv[f"adv/{name}"]
+            here = replace(data, x={n: adv[f"adv/{n}"] for n in data.x})
+        return found
+
+
+def _without_moving(case: Case, arrays: dict[str, Array]) -> dict[str, Array]:
+    if case.library != "cleverhans3":
+        return arrays
+    return {name: value for name, value in arrays.items() if "moving_" not in name}
+
+
+def _perturb_cleverhans_torch(
+    original: CleverHansTorch, case: Case, model: nn.Module, data: Data
+) -> dict[str, Array]:
+    """CleverHans' torch part on a copy of the model, since it leaves gradients behind."""
+    model = copy.deepcopy(model)
+    params = dict(case.params)
+    attack = getattr(original, params.pop("attack"))
+    ((name, x),) = ((n, torch.from_numpy(np.asarray(v, case.dtype))) for n, v in data.x.items())
+    y = {k: torch.from_numpy(v) for k, v in data.labels(case).items()}
+    adversarial = attack(model, x, **params, **y).detach().numpy()
+    leaf = x.clone().requires_grad_()
+    logits = model(leaf)
+    labels = y.get("y", logits.argmax(dim=1))
+    loss = F.cross_entropy(logits, labels)
+    (gradient,) = torch.autograd.grad(-loss if case.labels == "target" else loss, leaf)
+    return {f"adv/{name}": adversarial, f"gradient/{name}": gradient.numpy()}
+
+
+def iterations_key(case: Case) -> str:
+    """The parameter that says how many steps are made."""
+    return _ITERATIONS.get(case.library, "nb_iter")
+
+
+def iterations(case: Case) -> int:
+    """The number of steps of a case."""
+    count: int = case.params.get(iterations_key(case), 1)
+    return count
+
+
+def up_to(case: Case, turns: int) -> Case:
+    """The same case, ended after some steps."""
+    return replace(case, params={**case.params, iterations_key(case): turns})
+
+
+def case_gradient(case: Case) -> Array:
+    """The gradients of a direction case; those that the original cannot take are left out."""
+    gradient = sample_gradient()
+    if case.library == "cleverhans-torch" and norm_of(case) == "l1":
+        return np.delete(gradient, (0, 2), axis=0)
+    return gradient

@@ -1,0 +1,179 @@
+"""The port's side of a case: the same call through this package's dialects."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from torchfgsm import losses, nsl
+from torchfgsm.cleverhans import tf2, v3
+from torchfgsm.cleverhans import torch as cleverhans_torch
+from torchfgsm.parity.cases import Case
+from torchfgsm.parity.data import Array, Data
+
+
+class Convertible(Protocol):
+    """What a converted model must offer beyond being a module."""
+
+    input_names: tuple[str, ...]
+
+    def keras_arrays(self, tensors: Mapping[str, Tensor]) -> dict[str, Array]:
+        """Tensors by torch name as arrays by Keras name, in Keras' layout."""
+
+
+def run_port(case: Case, model: nn.Module, data: Data) -> dict[str, Array]:
+    """What the port gives for a case.
+
+    Args:
+        case: The case.
+        model: A converted model; with the head that the case's `output` needs. Not changed.
+        data: The batch.
+
+    Returns:
+        Arrays by the workers' names: adv/<input>, or loss and grad/<weight> and after/<weight>.
+    """
+    model = _in_dtype(model, case.dtype)
+    if case.kind == "train":
+        return _train(case, model, data)
+    return perturb(case, model, data)
+
+
+def _in_dtype(model: nn.Module, dtype: str) -> nn.Module:
+    return copy.deepcopy(model).double() if dtype == "float64" else model
+
+
+def direction(library: str, norm: Any, gradient: Array) -> Array:
+    """The direction of a given gradient by a dialect's own function."""
+    given = torch.from_numpy(gradient)
+    if library == "nsl":
+        found = nsl.maximize_within_unit_norm(given, norm)
+    else:
+        dialect = {"cleverhans3": v3, "cleverhans-tf2": tf2, "cleverhans-torch": cleverhans_torch}
+        found = dialect[library].optimize_linear(given, 1.0, norm)
+    result: Array = found.numpy()
+    return result
+
+
+def perturb(case: Case, model: nn.Module, data: Data) -> dict[str, Array]:
+    """Adversarial examples of a case, by input."""
+    with warnings.catch_warnings():
+        if case.output == "probabilities":
+            warnings.filterwarnings("ignore", message=".*looks like probabilities")
+        if case.library == "nsl":
+            found = _perturb_nsl(case, model, data)
+        else:
+            (name,) = data.x
+            found = {name: _PERTURB[case.library](case, model, data)}
+    return {f"adv/{name}": tensor.detach().numpy() for name, tensor in found.items()}
+
+
+def _tensors(arrays: Mapping[str, Array]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+
+
+def _one_input(case: Case, data: Data) -> Tensor:
+    (x,) = _tensors(data.inputs(case.dtype)).values()
+    return x
+
+
+def _wrapper(case: Case, model: nn.Module, data: Data) -> nsl.AdversarialRegularization:
+    params = dict(case.params)
+    for key, value in _tensors(data.extras(case)).items():
+        option, _, feature = key.partition("/")
+        if feature:
+            params.setdefault(option, {})[feature] = value
+    return nsl.AdversarialRegularization(
+        model,
+        label_keys=("label",),
+        sample_weight_key="sample_weight",
+        adv_config=nsl.make_adv_reg_config(**params),
+        loss=keras_loss(case.loss),
+    )
+
+
+def keras_loss(spec: Mapping[str, Any]) -> Any:
+    """The loss that a case's specification names."""
+    options = {name: value for name, value in spec.items() if name != "class"}
+    return getattr(losses, spec["class"])(**options)
+
+
+def _nsl_batch(case: Case, data: Data) -> dict[str, Tensor]:
+    batch = {name: torch.from_numpy(np.asarray(x, case.dtype)) for name, x in data.x.items()}
+    batch["label"] = torch.from_numpy(data.labels(case)["y"])
+    extras = data.extras(case)
+    if "w" in extras:
+        batch["sample_weight"] = torch.from_numpy(extras["w"])
+    return batch
+
+
+def _perturb_nsl(case: Case, model: nn.Module, data: Data) -> dict[str, Tensor]:
+    wrapper = _wrapper(case, model, data)
+    perturbed = wrapper.perturb_on_batch(_nsl_batch(case, data))
+    return {name: perturbed[name] for name in data.x}
+
+
+def _perturb_cleverhans3(case: Case, model: nn.Module, data: Data) -> Tensor:
+    params = dict(case.params)
+    attack = getattr(v3, params.pop("attack"))(model)
+    given = _tensors({**data.labels(case), **data.extras(case)})
+    result: Tensor = attack.generate(_one_input(case, data), **params, **given)
+    return result
+
+
+def _perturb_cleverhans4(dialect: Any) -> Any:
+    def run(case: Case, model: nn.Module, data: Data) -> Tensor:
+        params = dict(case.params)
+        attack = getattr(dialect, params.pop("attack"))
+        given = _tensors({**data.labels(case), **data.extras(case)})
+        result: Tensor = attack(model, _one_input(case, data), **params, **given)
+        return result
+
+    return run
+
+
+_PERTURB: dict[str, Any] = {
+    "cleverhans3": _perturb_cleverhans3,
+    "cleverhans-tf2": _perturb_cleverhans4(tf2),
+    "cleverhans-torch": _perturb_cleverhans4(cleverhans_torch),
+}
+
+
+def _train(case: Case, model: nn.Module, data: Data) -> dict[str, Array]:
+    """The training loss, its parameter gradients and, with an optimizer, the weights after it."""
+    model = copy.deepcopy(model).train(case.training)
+    if case.library == "nsl":
+        batch = _nsl_batch(case, data)
+        loss = _wrapper(case, model, data)(batch).loss
+    else:
+        loss = _cross_entropy(case, model).fprop(
+            _one_input(case, data), torch.from_numpy(data.one_hot(case))
+        )
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    grads = torch.autograd.grad(loss, list(trainable.values()))
+    by_name = dict(zip(trainable, grads, strict=True))
+    results: dict[str, Array] = {"loss": loss.detach().numpy()}
+    results |= _named("grad", model, by_name)
+    if case.optimizer is not None:
+        optimizer = torch.optim.SGD(list(trainable.values()), lr=case.optimizer["sgd"])
+        for parameter, grad in zip(trainable.values(), grads, strict=True):
+            parameter.grad = grad
+        optimizer.step()
+        results |= _named("after", model, model.state_dict())
+    return results
+
+
+def _cross_entropy(case: Case, model: nn.Module) -> v3.CrossEntropy:
+    params = dict(case.params)
+    attack = getattr(v3, params.pop("attack"))(model)
+    return v3.CrossEntropy(model, attack=attack, **params)
+
+
+def _named(prefix: str, model: Any, tensors: Mapping[str, Tensor]) -> dict[str, Array]:
+    arrays = model.keras_arrays({name: t.detach() for name, t in tensors.items()})
+    return {f"{prefix}/{name}": array for name, array in arrays.items()}

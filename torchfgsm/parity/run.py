@@ -1,0 +1,101 @@
+"""Runs cases: the originals live or as they were recorded, the port, and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from torch import nn
+
+from torchfgsm.parity import port
+from torchfgsm.parity.cases import Case
+from torchfgsm.parity.data import Array, Data
+from torchfgsm.parity.originals_side import Originals, case_gradient, up_to
+from torchfgsm.parity.verdict import Verdict, judge
+
+Expected = Callable[[Case], Mapping[str, Array]]
+
+
+class Models(Protocol):
+    """Where cases find what they run on."""
+
+    def data(self, name: str) -> Data:
+        """The batch of a model."""
+
+    def converted(self, case: Case) -> nn.Module:
+        """The converted model of a case, with the head that its output needs."""
+
+
+class Converted:
+    """Converted models by name, loaded when first needed.
+
+    Args:
+        paths: Model name -> file: a Keras model, or ONNX as exported by this package.
+        data: Model name -> its batch.
+        load: `load(path, keep_head=...)` -> a converted model.
+    """
+
+    def __init__(
+        self,
+        paths: Mapping[str, Path],
+        data: Mapping[str, Data],
+        load: Callable[..., nn.Module],
+    ) -> None:
+        self.paths = paths
+        self._data = data
+        self._load = load
+        self._models: dict[tuple[str, bool], nn.Module] = {}
+
+    def data(self, name: str) -> Data:
+        """The batch of a model."""
+        return self._data[name]
+
+    def converted(self, case: Case) -> nn.Module:
+        """The converted model of a case, with the head that its output needs."""
+        key = (case.model, case.output == "probabilities")
+        if key not in self._models:
+            self._models[key] = self._load(self.paths[case.model], keep_head=key[1])
+        return self._models[key]
+
+
+def live(originals: Originals, models: Converted) -> Expected:
+    """The originals, run now."""
+
+    def expected(case: Case) -> Mapping[str, Array]:
+        model, data = models.converted(case), models.data(case.model)
+        return originals.run(case, models.paths[case.model], model, data)
+
+    return expected
+
+
+def verdicts(cases: Iterable[Case], models: Models, expected: Expected) -> Iterator[Verdict]:
+    """Runs both sides of each case and judges it.
+
+    Args:
+        cases: The cases.
+        models: Their models and data.
+        expected: What the original gives for a case; see `live`.
+
+    Yields:
+        One verdict per case, as soon as it is known.
+    """
+    for case in cases:
+        yield verdict(case, models, expected(case))
+
+
+def verdict(case: Case, models: Models, expected: Mapping[str, Array]) -> Verdict:
+    """Runs the port's side of a case and judges it."""
+    data = models.data(case.model)
+    if case.kind == "direction":
+        found = port.direction(case.library, case.params["norm"], case_gradient(case))
+        return judge(case, data, expected, {"direction/x": found}, lambda turns: {})
+    model = models.converted(case)
+    actual = port.run_port(case, model, data)
+    return judge(
+        case,
+        data,
+        expected,
+        actual,
+        lambda turns: port.run_port(up_to(case, turns), model, data),
+    )

@@ -1,0 +1,80 @@
+"""The table of verdicts, for people and for programs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torchfgsm.parity.cases import Case
+from torchfgsm.parity.verdict import Verdict
+
+
+def row_of(verdict: Verdict) -> dict[str, Any]:
+    """One verdict as a flat row of JSON-able values."""
+    measured = [row.measured for row in verdict.comparison.rows]
+    far = {
+        side: max((m[side] for m in measured if side in m), default=None)
+        for side in ("port", "original")
+    }
+    return {
+        "case": verdict.case.name,
+        "verdict": verdict.word,
+        "passed": verdict.passed,
+        "max_abs_difference": _finite(verdict.max_abs),
+        "port_from_float64": far["port"],
+        "original_from_float64": far["original"],
+        "signs_within_noise": verdict.explained,
+        "elements": verdict.elements,
+        "rule": verdict.rule,
+        "note": verdict.case.note,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def heading() -> str:
+    """The table's first line."""
+    return f"{'case':<62} {'verdict':<36} largest difference"
+
+
+def line(verdict: Verdict) -> str:
+    """A verdict as a line, followed by what failed."""
+    text = f"{verdict.case.name:<62} {verdict.word:<36} {verdict.max_abs:.2g}"
+    if verdict.case.note:
+        text += f"  ({verdict.case.note})"
+    for row in verdict.comparison.failures:
+        text += f"\n    {row.name}: {row.reason or 'differs'}, allowed {row.allowed or row.atol}"
+        if row.first_bad is not None:
+            text += f", first at {row.first_bad}"
+    return text
+
+
+def summary(verdicts: Sequence[Verdict], failed: Sequence[tuple[Case, str]] = ()) -> str:
+    """The last line: PASSED, DIFFERENT, or what could not be compared."""
+    bad = [v for v in verdicts if not v.passed]
+    exact = sum(v.word == "bit-equal" for v in verdicts)
+    words = f"{len(verdicts)} compared, {exact} of them bit-equal, {len(bad)} different"
+    if failed:
+        return f"COULD NOT COMPARE {len(failed)} cases; {words}"
+    if not verdicts:
+        return "COULD NOT COMPARE: no cases"
+    return ("DIFFERENT: " if bad else "PASSED: ") + words
+
+
+def to_dict(
+    verdicts: Sequence[Verdict],
+    versions: dict[str, Any],
+    failed: Sequence[tuple[Case, str]] = (),
+) -> dict[str, Any]:
+    """Everything as JSON-able values."""
+    return {
+        "passed": bool(verdicts) and all(v.passed for v in verdicts) and not failed,
+        "summary": summary(verdicts, failed),
+        "versions": versions,
+        "rows": [row_of(v) for v in verdicts],
+        "comparisons": {v.case.name: v.comparison.to_dict() for v in verdicts},
+        "could_not_compare": {case.name: reason for case, reason in failed},
+    }
