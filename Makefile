@@ -1,0 +1,53 @@
+# A fresh machine needs git, make, Python 3.10 or later (3.11 for the TensorFlow originals) and the
+# network. Every target sets up .venv first.
+
+VENV ?= .venv
+PY := $(VENV)/bin/python
+
+# The first that runs: a file called python3.11 may be a shim that only says it is not installed.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 \
+	&& { echo $$p; break; }; done)
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test test-slow lint types bench record setup sizes
+
+demo: $(VENV)/.installed  ## compare the port with NSL and CleverHans themselves
+	$(VENV)/bin/torchfgsm demo
+
+test: $(VENV)/.installed
+	$(PY) -m pytest -m 'not slow'
+
+test-slow: $(VENV)/.installed
+	$(PY) -m pytest -m slow
+
+lint: $(VENV)/.installed
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+types: $(VENV)/.installed
+	$(PY) -m mypy
+
+bench: $(VENV)/.installed  ## measure the README's tables again
+	$(PY) -m benchmarks.differences
+	$(PY) -m benchmarks.parity
+
+record: $(VENV)/.installed  ## record the originals' results that the wheel ships
+	$(PY) -m benchmarks.record
+
+setup: $(VENV)/.installed
+
+sizes:
+	@echo "Set-up, once: pip fetches about 3 GB (torch with its CUDA libraries) into $(VENV), 6 GB" \
+	"on disk. demo and test then make TensorFlow environments: about 0.25 GB to fetch, 1.2 GB on" \
+	"disk each, in $${TORCHFGSM_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/torchfgsm}"
+
+# One command for all packages: torch and torchvision must be resolved together.
+$(VENV)/.installed: setup.cfg pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no Python 3.10 or later with its venv module on PATH: install" \
+	"one (on Debian and Ubuntu python3-venv), or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(MAKE) --no-print-directory sizes
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install -e '.[test]'
+	@touch $@

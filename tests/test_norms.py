@@ -1,0 +1,360 @@
+"""Directions, projections and random starts of the three norms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from torchfgsm import fgsm, norms
+from toy_models import Linear, score
+
+NORMS = ("linf", "l2", "l1")
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+GUARD = 1e-12
+
+
+def t(values: object, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.tensor(values, dtype=dtype)
+
+
+def one(grad: Tensor, norm: str, *, guard: float = 0.0, nan_has_sign: bool = True) -> Tensor:
+    (found,) = norms.direction([grad], norm, guard=guard, nan_has_sign=nan_has_sign)
+    return found
+
+
+def size_of(delta: Tensor, norm: str) -> Tensor:
+    order = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}[norm]
+    found: Tensor = torch.linalg.vector_norm(delta.flatten(1).double(), order, dim=1)
+    return found
+
+
+def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+# Directions
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.3, 2.0])
+@pytest.mark.parametrize(("norm", "dual"), [("linf", 1.0), ("l2", 2.0), ("l1", float("inf"))])
+def test_step_on_a_linear_model_reaches_the_dual_norm(norm: str, dual: float, eps: float) -> None:
+    weight = noise(3, 5, dtype=torch.float64)
+    model, x = Linear(weight), noise(4, 3, 5, seed=1, dtype=torch.float64)
+    adversarial = fgsm(model, x, torch.zeros(4), eps=eps, norm=norm, loss_fn=score)
+    gained = model(adversarial) - model(x)
+    best = eps * torch.linalg.vector_norm(weight.flatten(), dual)
+    torch.testing.assert_close(gained, best.expand(4), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("guard", [0.0, GUARD])
+@pytest.mark.parametrize(
+    ("norm", "expected"),
+    [
+        ("linf", [1.0, -1.0, 1.0, 1.0]),
+        ("l1", [1 / 3, -1 / 3, 0.0, 1 / 3]),
+        ("l2", [3 / 28**0.5, -3 / 28**0.5, 1 / 28**0.5, 3 / 28**0.5]),
+    ],
+)
+def test_direction_of_a_row_with_ties(norm: str, expected: list[float], guard: float) -> None:
+    torch.testing.assert_close(one(t([[3.0, -3.0, 1.0, 3.0]]), norm, guard=guard), t([expected]))
+
+
+def test_direction_is_joint_over_features() -> None:
+    a, b, c = t([[1.0, 2.0]]), t([[2.0, -4.0]]), t([[4.0, 0.0]])
+    l2 = norms.direction([a, b], "l2", guard=GUARD)
+    torch.testing.assert_close(l2, [t([[0.2, 0.4]]), t([[0.4, -0.8]])])
+    l1 = norms.direction([a, b, c], "l1")
+    assert [d.tolist() for d in l1] == [[[0.0, 0.0]], [[0.0, -0.5]], [[0.5, 0.0]]]
+    linf = norms.direction([a, b, c], "linf")
+    assert [d.tolist() for d in linf] == [[[1.0, 1.0]], [[1.0, -1.0]], [[1.0, 0.0]]]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_direction_apart_is_that_of_each_feature_alone(norm: str) -> None:
+    a, b = noise(3, 2), 9 * noise(3, 5, seed=1)
+    found = norms.direction([a, b], norm, joint=False)
+    assert torch.equal(found[0], one(a, norm))
+    assert torch.equal(found[1], one(b, norm))
+    joint = norms.direction([a, b], norm)
+    assert torch.equal(joint[0], found[0]) == (norm == "linf")
+
+
+@pytest.mark.parametrize("guard", [0.0, GUARD])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("norm", NORMS)
+def test_zero_gradient_gives_zero_step_and_keeps_the_dtype(
+    norm: str, dtype: torch.dtype, guard: float
+) -> None:
+    grad = t([[0.0, 0.0, 0.0], [0.0, -2.0, 0.0]], dtype)
+    found = one(grad, norm, guard=guard)
+    assert found.dtype == dtype
+    assert found.tolist() == [[0.0, 0.0, 0.0], [0.0, -1.0, 0.0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("norm", NORMS)
+def test_huge_and_subnormal_gradients_have_full_length(norm: str, dtype: torch.dtype) -> None:
+    info = torch.finfo(dtype)
+    subnormal = float(np.nextafter(np.array(0, str(dtype)[6:]), 1))
+    rows = t([[info.max, -info.max, 0.0], [subnormal, 0.0, 0.0], [info.tiny, 0.0, 0.0]], dtype)
+    found = one(rows, norm)
+    torch.testing.assert_close(size_of(found, norm), torch.ones(3, dtype=torch.float64))
+    assert bool((torch.sign(found) == torch.sign(rows)).all())
+
+
+def test_guard_shrinks_small_gradients_and_overflow_gives_none() -> None:
+    # semantics.md section 2: ||g|| = .1635e-6, and g^2 beyond float32.
+    small = t([[0.0981e-6, 0.1308e-6]])
+    assert float(size_of(one(small, "l2", guard=GUARD), "l2")) == pytest.approx(0.1635, rel=1e-6)
+    assert float(size_of(one(small, "l2"), "l2")) == pytest.approx(1.0, rel=1e-6)
+    assert one(t([[1e20, 1e20]]), "l2", guard=GUARD).tolist() == [[0.0, 0.0]]
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("norm", "row", "nan_has_sign", "expected"),
+    [
+        ("linf", [NAN, 1.0, 0.0, 0.0], True, [0.0, 1.0, 0.0, 0.0]),
+        ("linf", [NAN, 1.0, 0.0, 0.0], False, [NAN, 1.0, 0.0, 0.0]),
+        ("linf", [-INF, 1.0, 0.0, 0.0], False, [-1.0, 1.0, 0.0, 0.0]),
+        ("l2", [NAN, 1.0, 0.0, 0.0], False, [NAN] * 4),
+        ("l2", [INF, 1.0, 2.0, 0.0], False, [NAN, 0.0, 0.0, 0.0]),
+        ("l1", [NAN, 1.0, 0.0, 0.0], True, [NAN] * 4),
+        ("l1", [-INF, 1.0, 0.0, 0.0], True, [-1.0, 0.0, 0.0, 0.0]),
+    ],
+)
+def test_nonfinite_entries_as_in_cleverhans(
+    norm: str, row: list[float], nan_has_sign: bool, expected: list[float]
+) -> None:
+    rows = t([row, [1.0, 0.0, 0.0, 0.0]])
+    found = one(rows, norm, guard=GUARD, nan_has_sign=nan_has_sign)
+    torch.testing.assert_close(found[0], t(expected), equal_nan=True)
+    assert found[1].tolist() == [1.0, 0.0, 0.0, 0.0]  # other examples do not see it
+
+
+@pytest.mark.parametrize("guard", [0.0, GUARD])
+@pytest.mark.parametrize("elements", [1, 3, 784, 5001])
+def test_l2_is_within_3_ulp_of_float64(elements: int, guard: float) -> None:
+    grad = noise(8, elements, seed=elements) * t([1e-3, 1e3]).repeat(4)[:, None]
+    exact = one(grad.double(), "l2").numpy()
+    naive = grad.double().numpy()
+    np.testing.assert_allclose(
+        exact, naive / np.linalg.norm(naive, axis=1, keepdims=True), rtol=1e-14
+    )
+    ulps = np.abs(one(grad, "l2", guard=guard).numpy() - exact) / np.spacing(
+        np.abs(exact).astype(np.float32)
+    )
+    assert ulps.max() <= 3
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_reduces_in_float32(dtype: torch.dtype) -> None:
+    grad = (noise(4, 4096) * 8).to(dtype)  # the sum of squares is beyond float16
+    found = one(grad, "l2", guard=GUARD)
+    assert found.dtype == dtype
+    assert torch.equal(found, one(grad.float(), "l2", guard=GUARD).to(dtype))
+    assert torch.allclose(size_of(found, "l2"), torch.ones(4, dtype=torch.float64), rtol=1e-2)
+
+
+# The same bits
+
+
+def strided(x: Tensor) -> dict[str, Tensor]:
+    """Tensors (N, C, H, W) with equal values and other strides."""
+    wide = torch.zeros(*x.shape[:-1], x.shape[-1] * 2, dtype=x.dtype)
+    wide[..., ::2] = x
+    moved = torch.empty(x.shape[1], x.shape[0], *x.shape[2:], dtype=x.dtype).transpose(0, 1)
+    return {
+        "channels_last": x.contiguous(memory_format=torch.channels_last),
+        "sliced": wide[..., ::2],
+        "transposed": x.transpose(2, 3).contiguous().transpose(2, 3),
+        "batch moved": moved.copy_(x),
+    }
+
+
+@pytest.mark.parametrize("kind", ["channels_last", "sliced", "transposed", "batch moved"])
+@pytest.mark.parametrize("guard", [0.0, GUARD])
+@pytest.mark.parametrize("norm", NORMS)
+def test_direction_has_the_same_bits_whatever_the_strides(
+    norm: str, guard: float, kind: str
+) -> None:
+    grad = noise(5, 3, 7, 9)
+    other = strided(grad)[kind]
+    assert not other.is_contiguous()
+    assert torch.equal(one(other, norm, guard=guard), one(grad, norm, guard=guard))
+
+
+@pytest.mark.parametrize("kind", ["channels_last", "sliced", "transposed", "batch moved"])
+@pytest.mark.parametrize("norm", NORMS)
+def test_projection_has_the_same_bits_whatever_the_strides(norm: str, kind: str) -> None:
+    delta = noise(5, 3, 7, 9)
+    (found,) = norms.project([strided(delta)[kind]], [0.5], norm)
+    assert torch.equal(found, norms.project([delta], [0.5], norm)[0])
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_same_bits_whatever_the_threads_and_the_batch_split(norm: str, threads: None) -> None:
+    grad = noise(6, 3, 100, 101)  # large enough for torch to use several threads
+    torch.set_num_threads(2)
+    two = one(grad, norm), norms.project([grad], [0.5], norm)[0]
+    torch.set_num_threads(1)
+    alone = one(grad, norm), norms.project([grad], [0.5], norm)[0]
+    parts = [(one(g[None], norm), norms.project([g[None]], [0.5], norm)[0]) for g in grad]
+    for index in (0, 1):
+        assert torch.equal(two[index], alone[index])
+        assert torch.equal(torch.cat([part[index] for part in parts]), alone[index])
+
+
+@pytest.mark.parametrize("elements", [0, 1, 2, 3, 5, 1000, 1001])
+def test_tree_sum_adds_every_element_once(elements: int) -> None:
+    rows = torch.arange(2 * elements, dtype=torch.float64).reshape(2, elements)
+    assert norms.tree_sum(rows).tolist() == rows.sum(1).tolist()
+
+
+# Projections
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("norm", NORMS)
+def test_projection_leaves_the_inside_and_reaches_the_ball(norm: str, dtype: torch.dtype) -> None:
+    inside = t([[0.125, -0.25, 0.0]], dtype)
+    (found,) = norms.project([inside], [0.5], norm)
+    assert torch.equal(found, inside)
+    assert found.dtype == dtype
+    outside = t([[3.0, -1.0, 0.5]], dtype)
+    (moved,) = norms.project([outside], [0.5], norm)
+    assert moved.dtype == dtype
+    precision = 4 * torch.finfo(dtype).eps
+    assert float(size_of(moved, norm)) == pytest.approx(0.5, rel=precision)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_projection_to_radius_0_is_the_centre(norm: str) -> None:
+    assert norms.project([t([[3.0, -1.0]])], [0.0], norm)[0].abs().tolist() == [[0.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("row", "radius", "expected"),
+    [
+        ([3.0, -1.0, 0.0], 2.0, [2.0, 0.0, 0.0]),
+        ([2.0, -2.0, 0.0], 1.0, [0.5, -0.5, 0.0]),
+        ([3.0, 2.0, 1.0], 3.0, [2.0, 1.0, 0.0]),
+        ([1.0, 1.0, 1.0], 1.5, [0.5, 0.5, 0.5]),
+    ],
+)
+def test_l1_projection_in_closed_form(
+    row: list[float], radius: float, expected: list[float]
+) -> None:
+    (found,) = norms.project([t([row], torch.float64)], [radius], "l1")
+    torch.testing.assert_close(found[0], t(expected, torch.float64))
+
+
+def test_l1_projection_is_nearest_by_bisection() -> None:
+    rows = noise(20, 7, dtype=torch.float64)
+    (found,) = norms.project([rows], [1.3], "l1")
+    low, high = torch.zeros(20, 1, dtype=torch.float64), rows.abs().amax(1, keepdim=True)
+    for _ in range(60):  # the threshold that leaves a norm of exactly the radius
+        middle = (low + high) / 2
+        above = torch.relu(rows.abs() - middle).sum(1, keepdim=True) > 1.3
+        low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+    nearest = torch.sign(rows) * torch.relu(rows.abs() - low)
+    inside = rows.abs().sum(1, keepdim=True) <= 1.3
+    torch.testing.assert_close(found, torch.where(inside, rows, nearest), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_projection_takes_a_radius_per_example_and_is_joint(norm: str) -> None:
+    a, b = noise(3, 2, dtype=torch.float64) * 9, noise(3, 4, seed=1, dtype=torch.float64) * 9
+    radii = torch.tensor([0.1, 1.0, 100.0], dtype=torch.float64)
+    found = norms.project([a, b], [radii[:, None], radii[:, None]], norm)
+    reached = size_of(torch.cat(found, dim=1), norm)
+    torch.testing.assert_close(reached[:2], radii[:2])
+    assert torch.equal(found[0][2], a[2])
+    apart = norms.project([a, b], [1.0, 1.0], norm, joint=False)
+    torch.testing.assert_close(size_of(apart[1], norm), torch.ones(3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_projection_has_derivative_1_at_the_bound(norm: str) -> None:
+    delta = torch.tensor([[0.5, 0.0]], requires_grad=True)
+    (projected,) = norms.project([delta], [0.5], norm, guard=GUARD)
+    (slope,) = torch.autograd.grad(projected[0, 0], delta)
+    assert slope.tolist() == [[1.0, 0.0]]
+
+
+# Random starts
+
+
+def draw(norm: str, *shape: int, biased: bool = False, radius: float = 1.0) -> Tensor:
+    like = torch.zeros(shape, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(3)
+    (found,) = norms.random_in_ball([like], [radius], norm, biased=biased, generator=generator)
+    return found
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_random_points_are_uniform_in_the_ball(norm: str) -> None:
+    points = draw(norm, 20000, 3, radius=0.5)
+    volume = (size_of(points, norm) / 0.5) ** 3
+    assert float(volume.max()) <= 1 + 1e-12
+    # Uniform on [0, 1]: mean 1/2 and variance 1/12; six standard errors.
+    assert float(volume.mean()) == pytest.approx(0.5, abs=6 * (1 / 12 / 20000) ** 0.5)
+    assert float(volume.var()) == pytest.approx(1 / 12, abs=0.004)
+    assert float(points.mean(0).abs().max()) < 0.02
+    # No direction is preferred: uniform in the ball is symmetric under exchange of the axes.
+    spread = points.var(0)
+    assert float(spread.max() / spread.min()) < 1.06
+
+
+def test_random_l2_point_is_isotropic_and_l1_is_laplace() -> None:
+    l2, l1 = (draw(norm, 20000, 2) for norm in ("l2", "l1"))
+    # The mean of |cos| is 2/pi on a circle; on the L1 sphere |x| / norm is uniform: 1/2.
+    assert float((l2[:, 0].abs() / size_of(l2, "l2")).mean()) == pytest.approx(0.6366, abs=0.013)
+    assert float((l1[:, 0].abs() / size_of(l1, "l1")).mean()) == pytest.approx(0.5, abs=0.013)
+
+
+def test_biased_l1_draw_is_off_centre_and_inside() -> None:
+    biased = draw("l1", 20000, 3, biased=True, radius=0.5)
+    assert float(size_of(biased, "l1").max()) <= 0.5 + 1e-12
+    assert float(biased.mean(0).min()) > 0.04
+    assert torch.equal(draw("l2", 50, 3, biased=True), draw("l2", 50, 3))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_random_points_are_joint_over_features_and_take_a_generator(norm: str) -> None:
+    like = [torch.zeros(500, 2), torch.zeros(500, 3, 1)]
+
+    def points(joint: bool) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        drawn = norms.random_in_ball(like, [1.0, 1.0], norm, joint=joint, generator=generator)
+        return torch.cat([point.flatten(1) for point in drawn], dim=1)
+
+    assert torch.equal(points(True), points(True))
+    assert float(size_of(points(True), norm).max()) <= 1 + 1e-5
+    outside = bool((size_of(points(False), norm) > 1.01).any())
+    assert outside == (norm != "linf")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("norm", NORMS)
+def test_random_points_keep_the_dtype(norm: str, dtype: torch.dtype) -> None:
+    like = torch.zeros(50, 20, dtype=dtype)
+    (found,) = norms.random_in_ball([like], [torch.full((50, 1), 0.5, dtype=dtype)], norm)
+    assert found.dtype == dtype
+    assert found.shape == like.shape
+    assert bool(torch.isfinite(found).all())
+    assert float(size_of(found, norm).max()) <= 0.5 * (1 + 20 * torch.finfo(dtype).eps)
