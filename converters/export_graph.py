@@ -76,8 +76,12 @@ class FrozenGraph:
                 opset=OPSET,
                 custom_op_handlers={"CheckNumerics": (_dropout_handler, [])},
             )
+        taken = {node.name for node in model.graph.node}
         for node in model.graph.node:
-            node.name = "/".join(_layer_name(part, layers) for part in node.name.split("/"))
+            name = "/".join(_layer_name(part, layers) for part in node.name.split("/"))
+            if name not in taken:  # a shared layer has nodes of the same name
+                taken.add(name)
+                node.name = name
         refuse_unknown(model)
         return model
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torchfgsm.converters import onnx_graph
 from torchfgsm.converters.annotation import Annotation, Array, Port, Weight
 from torchfgsm.converters.errors import ConversionError, named
+from torchfgsm.converters.onnx_graph import Layout
 
 if TYPE_CHECKING:
     from torchfgsm.originals.process import Reply, Worker
@@ -56,7 +57,7 @@ def exporter(path: Path, worker: Worker | None) -> Iterator[Exporter]:
     """
     from torchfgsm.originals.process import Worker
 
-    environment, form = _needs(path)
+    environment, form = needs(path)
     with contextlib.ExitStack() as stack:
         process = worker or stack.enter_context(Worker(environment, WORKER))
         if path.suffix == ".h5":
@@ -80,52 +81,31 @@ def annotate(values: dict[str, Any], arrays: dict[str, Array], name: str) -> tup
     model = onnx.load_from_string(arrays["onnx"].tobytes())
     onnx_graph.refuse_unknown(model)
     onnx_graph.make_reshapes_static(model)
-    statistics = {
-        value
-        for node in model.graph.node
-        if node.op_type == "BatchNormalization"
-        for value in node.input[3:5]
-    }
     layouts = {
-        entry["name"]: onnx_graph.fold_layout(
+        entry["onnx"]: onnx_graph.fold_layout(
             model, entry["onnx"], arrays[f"weight/{entry['name']}"].shape
         )
         for entry in values["weights"]
     }
-    wanted = {tensor: name for name, (tensor, _) in layouts.items()}
+    wanted = {layouts[entry["onnx"]][0]: entry["name"] for entry in values["weights"]}
     wanted |= dict(zip(values["input_tensors"], values["inputs"], strict=True))
     wanted |= dict(zip(values["output_tensors"], values["outputs"], strict=True))
     final = onnx_graph.rename(model, wanted)
     weights = []
     for entry in values["weights"]:
         array = arrays[f"weight/{entry['name']}"]
-        tensor, layout = layouts[entry["name"]]
-        weight = Weight(
-            name=entry["name"],
-            tensor=final[tensor],
-            shape=array.shape,
-            layout=layout,
-            trainable=entry["trainable"],
-            statistic=not entry["trainable"] and tensor in statistics,
-            batch_norm=entry.get("batch_norm"),
-        )
+        tensor, layout = layouts[entry["onnx"]]
+        weight = _weight(model, entry, final[tensor], array.shape, layout)
         onnx_graph.set_constant(model, weight.tensor, weight.to_onnx(array))
         weights.append(weight)
     types = {value.name: onnx_graph.type_of(value) for value in model.graph.output}
+    inputs = [values[key] for key in ("inputs", "input_tensors", "dtypes", "shapes")]
+    outputs = [values[key] for key in ("outputs", "output_tensors")]
+    versions = values["versions"]
     annotation = Annotation(
-        source=f"{name} (Keras {values['versions']['keras']}, "
-        f"TensorFlow {values['versions']['tensorflow']})",
-        inputs=tuple(
-            Port(name, final[tensor], dtype, tuple(shape))
-            for name, tensor, dtype, shape in zip(
-                *(values[key] for key in ("inputs", "input_tensors", "dtypes", "shapes")),
-                strict=True,
-            )
-        ),
-        outputs=tuple(
-            Port(name, final[tensor], *types[final[tensor]])
-            for name, tensor in zip(values["outputs"], values["output_tensors"], strict=True)
-        ),
+        source=f"{name} (Keras {versions['keras']}, TensorFlow {versions['tensorflow']})",
+        inputs=tuple(Port(n, final[t], d, tuple(s)) for n, t, d, s in zip(*inputs, strict=True)),
+        outputs=tuple(Port(n, final[t], *types[final[t]]) for n, t in zip(*outputs, strict=True)),
         structure=values["output_structure"],
         weights=tuple(weights),
         only_inference=tuple(values["only_inference"]),
@@ -136,7 +116,23 @@ def annotate(values: dict[str, Any], arrays: dict[str, Array], name: str) -> tup
     return model, annotation
 
 
-def _needs(path: Path) -> tuple[str, str]:
+def _weight(
+    model: Any, entry: dict[str, Any], tensor: str, shape: tuple[int, ...], layout: Layout
+) -> Weight:
+    norms = (node for node in model.graph.node if node.op_type == "BatchNormalization")
+    statistic = any(tensor in node.input[3:5] for node in norms)
+    return Weight(
+        name=entry["name"],
+        tensor=tensor,
+        shape=shape,
+        layout=layout,
+        trainable=entry["trainable"],
+        statistic=statistic and not entry["trainable"],
+        batch_norm=entry.get("batch_norm"),
+    )
+
+
+def needs(path: Path) -> tuple[str, str]:
     """Returns the environment and the format that a model file needs."""
     if not path.exists():
         raise ConversionError(f"{path}: expected a model, found no such file or folder")
@@ -170,4 +166,6 @@ def _keras_major(path: Path) -> int:
 def _one_line(kind: str, message: str) -> str:
     text = " ".join(message.split())
     text = text if len(text) <= 400 else text[:400] + " ..."
-    return text if kind == "UnsupportedModelError" else f"{kind}: {text}"
+    return (
+        text if kind == "UnsupportedModelError" else f"TensorFlow could not read it: {kind}: {text}"
+    )

@@ -151,6 +151,19 @@ class Extremum(nn.Module):
         return result
 
 
+class Selu(nn.Module):
+    """SELU, whose derivative at 0 is that of the positive side, as in TensorFlow."""
+
+    def __init__(self, alpha: float, gamma: float) -> None:
+        super().__init__()
+        self.alpha, self.gamma = alpha, gamma
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Applies SELU to ``x`` of any shape."""
+        negative = torch.expm1(torch.clamp(x, max=0.0))
+        return self.gamma * torch.where(x >= 0, x, self.alpha * negative)
+
+
 class ThresholdedRelu(nn.Module):
     """x where x > alpha, else 0."""
 

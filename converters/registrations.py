@@ -143,6 +143,13 @@ def _dropout(node: Any, graph: Any) -> tuple[nn.Module, tuple[str, ...]]:
     return nn.Dropout(float(node.attributes.get("ratio", 0.5))), names[:1]
 
 
+def _selu(node: Any, graph: Any) -> tuple[nn.Module, tuple[str, ...]]:
+    a = node.attributes
+    # The standard's values, which an exporter may leave out.
+    alpha, gamma = a.get("alpha", 1.6732632423543772), a.get("gamma", 1.0507009873554805)
+    return layers.Selu(float(alpha), float(gamma)), node.input_values
+
+
 def _thresholded_relu(node: Any, graph: Any) -> tuple[nn.Module, tuple[str, ...]]:
     return layers.ThresholdedRelu(float(node.attributes.get("alpha", 1.0))), node.input_values
 
@@ -165,6 +172,7 @@ _BUILDERS: dict[str, Build] = {
     "PRelu": lambda node, graph: (layers.PRelu(), node.input_values),
     "Pad": _pad,
     "Reshape": _reshape,
+    "Selu": _selu,
     "Squeeze": _squeeze,
     "ThresholdedRelu": _thresholded_relu,
     "Unsqueeze": _unsqueeze,

@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from torchfgsm.converters import ConversionError, layers, load, onnx_graph  # noqa: E402
 from torchfgsm.converters.annotation import Annotation, Port, Weight  # noqa: E402
+from torchfgsm.converters.exporting import needs  # noqa: E402
 from torchfgsm.converters.heads import find_heads  # noqa: E402
 from torchfgsm.converters.verification import verify_with_onnx  # noqa: E402
 
@@ -217,6 +219,24 @@ def test_unsupported_operations_are_named(tmp_path: Path, node: Any, message: st
         model.opset_import.append(helper.make_opsetid("vendor", 1))
     with pytest.raises(ConversionError, match=message):
         load(saved(model, tmp_path))
+
+
+def test_the_environment_follows_the_file(tmp_path: Path) -> None:
+    for version, environment in (("2.15.0", "tensorflow-2.15"), ("3.15.1", "tensorflow-2.21")):
+        path = tmp_path / f"{version}.keras"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("metadata.json", json.dumps({"keras_version": version}))
+        assert needs(path) == (environment, "keras")
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    (folder / "saved_model.pb").touch()
+    assert needs(folder) == ("tensorflow-2.21", "saved_model")
+    metadata = folder / "keras_metadata.pb"
+    metadata.write_bytes(b'{"class_name": "Dense"}')
+    assert needs(folder) == ("tensorflow-2.15", "keras")
+    # Keras would run the layer's Python code; the graph alone is read instead.
+    metadata.write_bytes(b'{"class_name": "Lambda"}')
+    assert needs(folder) == ("tensorflow-2.21", "saved_model")
 
 
 def test_damaged_annotations_are_refused(tmp_path: Path) -> None:

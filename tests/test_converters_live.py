@@ -86,6 +86,13 @@ def test_outputs_and_input_gradients_agree(zoo: Zoo, kind: str) -> None:
     assert not model.training
 
 
+def test_gradients_agree_on_the_kinks(zoo: Zoo) -> None:
+    """At the exact points where derivatives jump, as 0.0 and 1.0 pixels are."""
+    points = np.array([-3, -2.5, -1, -0.5, 0, 0.5, 1, 2.5, 3, 6, 7])[:, None]
+    model = load(zoo.build("kinks"), worker=zoo.worker, data=points)
+    assert any(row.name == "data: gradient x" for row in model.verification.rows)
+
+
 @pytest.mark.parametrize("kind", CONVERTED)
 def test_every_trainable_keras_weight_is_one_parameter(zoo: Zoo, kind: str) -> None:
     model = zoo.load(kind)

@@ -14,7 +14,7 @@ LIBRARIES = ("nsl", "cleverhans3", "cleverhans-tf2", "cleverhans-torch")
 _EPS = {"linf": 0.1, "l2": 0.5, "l1": 1.0}
 _STEP = {"linf": 0.02, "l2": 0.1, "l1": 0.2}
 NSL_WORDS = {"linf": "infinity", "l2": "l2", "l1": "l1"}
-NUMPY_ORDERS = {"linf": math.inf, "l2": 2, "l1": 1}
+NUMPY_ORDERS: Mapping[str, float] = {"linf": math.inf, "l2": 2, "l1": 1}
 
 _KERAS_LOSS: Mapping[str, Any] = MappingProxyType(
     {"class": "SparseCategoricalCrossentropy", "from_logits": True}
@@ -161,7 +161,7 @@ def _iterated(library: str, norm: str) -> dict[str, Any]:
     }
 
 
-def _training_cases() -> Iterator[Case]:
+def _nsl_training_cases() -> Iterator[Case]:
     for norm in ("l2", "linf", "l1"):
         yield _nsl(f"training, {norm}", norm, kind="train", params={"multiplier": 0.2})
     yield _nsl("training, defaults", kind="train")
@@ -186,48 +186,43 @@ def _training_cases() -> Iterator[Case]:
         training=True,
         optimizer={"sgd": 0.1},
     )
-    train = {"kind": "train"}
-    for norm, eps in (("linf", 0.1), ("l2", 0.5), ("l1", 1.0)):
-        attack = {"attack": "FastGradientMethod", "attack_params": _attack_params(norm, eps)}
-        for pass_y in (True, False):
-            words = "true" if pass_y else "predicted"
-            params = {**attack, "pass_y": pass_y, "adv_coeff": 0.5}
-            name = f"training, {norm}, {words} labels"
-            yield _cleverhans("cleverhans3", name, params=params, **train)
-    attack = {"attack": "FastGradientMethod", "attack_params": _attack_params("l2", 0.5)}
-    for name, params in (
-        ("adversarial examples only", {"adv_coeff": 1.0, "pass_y": True}),
-        ("adv_coeff 0.3", {"adv_coeff": 0.3, "pass_y": True}),
-        ("label smoothing", {"smoothing": 0.1, "pass_y": True}),
-    ):
-        yield _cleverhans("cleverhans3", f"training, {name}", params={**attack, **params}, **train)
-    iterated = {
-        "attack": "BasicIterativeMethod",
-        "attack_params": {**_attack_params("l2", 0.5), "eps_iter": 0.1, "nb_iter": 5},
-        "pass_y": True,
-    }
-    yield _cleverhans("cleverhans3", "training, l2, BIM-5", params=iterated, **train)
-    yield _cleverhans(
-        "cleverhans3",
-        "training step, BatchNorm in training mode",
-        params={**attack, "pass_y": True},
+
+
+def _cleverhans_training_cases() -> Iterator[Case]:
+    def training(name: str, params: Mapping[str, Any], **options: Any) -> Case:
+        return _cleverhans("cleverhans3", f"training{name}", params=params, kind="train", **options)
+
+    for norm in ("linf", "l2", "l1"):
+        for pass_y, words in ((True, "true"), (False, "predicted")):
+            params = {**_attack(norm), "pass_y": pass_y, "adv_coeff": 0.5}
+            yield training(f", {norm}, {words} labels", params)
+    given = {**_attack("l2"), "pass_y": True}
+    yield training(", adversarial examples only", {**given, "adv_coeff": 1.0})
+    yield training(", adv_coeff 0.3", {**given, "adv_coeff": 0.3})
+    yield training(", label smoothing", {**given, "smoothing": 0.1})
+    iterated = {**given["attack_params"], "eps_iter": 0.1, "nb_iter": 5}
+    params = {**given, "attack": "BasicIterativeMethod", "attack_params": iterated}
+    yield training(", l2, BIM-5", params)
+    yield training(
+        " step, BatchNorm in training mode",
+        given,
         model="digits-batchnorm",
         training=True,
         optimizer={"sgd": 0.1},
         note="CleverHans leaves a Keras BatchNormalization's moving statistics as they are, a "
         "fault that is not copied; all other weights are compared",
-        **train,
     )
 
 
-def _attack_params(norm: str, eps: float) -> dict[str, Any]:
-    return {"eps": eps, "ord": NUMPY_ORDERS[norm]}
+def _attack(norm: str) -> dict[str, Any]:
+    params = {"eps": _EPS[norm], "ord": NUMPY_ORDERS[norm]}
+    return {"attack": "FastGradientMethod", "attack_params": params}
 
 
 def _direction_cases() -> Iterator[Case]:
     for library in LIBRARIES:
         for norm in ("linf", "l2", "l1"):
-            words = NSL_WORDS if library == "nsl" else NUMPY_ORDERS
+            words: Mapping[str, Any] = NSL_WORDS if library == "nsl" else NUMPY_ORDERS
             note = ""
             if library == "cleverhans-torch" and norm == "l1":
                 note = "the original raises AssertionError on a zero gradient and on 10 ties; "
@@ -243,7 +238,13 @@ def _direction_cases() -> Iterator[Case]:
 
 def all_cases() -> list[Case]:
     """Every case, each original at its own defaults and across."""
-    cases = [*_direction_cases(), *_nsl_cases(), *_cleverhans_cases(), *_training_cases()]
+    cases = [
+        *_direction_cases(),
+        *_nsl_cases(),
+        *_cleverhans_cases(),
+        *_nsl_training_cases(),
+        *_cleverhans_training_cases(),
+    ]
     names = [case.name for case in cases]
     if len(set(names)) != len(names):
         raise ValueError("two cases have the same name")
@@ -266,8 +267,10 @@ def main_cases() -> list[Case]:
 def norm_of(case: Case) -> str:
     """This package's name of a case's norm."""
     params = {**case.params, **case.params.get("attack_params", {})}
-    default = "l2" if case.library == "nsl" else math.inf
+    default: Any = "l2" if case.library == "nsl" else math.inf
     for key in ("adv_grad_norm", "ord", "norm"):
         default = params.get(key, default)
-    names = {**{v: k for k, v in NSL_WORDS.items()}, **{v: k for k, v in NUMPY_ORDERS.items()}}
+    names: dict[Any, str] = {
+        word: name for name, word in (*NSL_WORDS.items(), *NUMPY_ORDERS.items())
+    }
     return names[default]

@@ -82,12 +82,12 @@ class Data:
             prefix, make = each[extra]
             return {prefix + name: make(value, dtype) for name, value in self.x.items()}
         # CleverHans takes one input and bounds without a name.
-        make = {"clip_min": _below, "clip_max": _above}[extra]
-        return {extra: make(self.x[first], dtype)}
+        bound = _below if extra == "clip_min" else _above
+        return {extra: bound(self.x[first], dtype)}
 
 
 def _checkerboard(x: Array, dtype: np.dtype[Any]) -> Array:
-    indices = np.indices(x.shape[1:]).sum(axis=0)
+    indices: Array = np.indices(x.shape[1:]).sum(axis=0)
     return (indices % 2).astype(dtype)[None]
 
 

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torchfgsm.parity.cases import Case
 from torchfgsm.parity.verdict import Verdict
+
+# What the originals do and the port does not, by library; see the dialects' documentation.
+FAULTS_NOT_COPIED = {
+    "nsl": "half-precision L2 gives NaN on a zero gradient; the port gives no step",
+    "cleverhans3": "moving statistics of a Keras BatchNormalization never move in training; L2, L1 "
+    "and iterated attacks fail on float64",
+    "cleverhans-tf2": "float64 input is cast to float32; the port keeps float64",
+    "cleverhans-torch": "gradients collect in the parameters, BatchNorm statistics move, float64 "
+    "models fail, eps 0 returns the caller's own tensor, L1 and L2 raise AssertionError on zero "
+    "gradients and some ties; the port gives the formula's value and leaves no trace",
+}
+
+
+def faults(libraries: Iterable[str]) -> str:
+    """The faults of the compared originals that are not copied, a line each."""
+    lines = [f"  {name}: {FAULTS_NOT_COPIED[name]}" for name in libraries]
+    return "\n".join(["faults of the originals that are not copied:", *lines])
 
 
 def row_of(verdict: Verdict) -> dict[str, Any]:

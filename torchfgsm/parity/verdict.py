@@ -149,12 +149,18 @@ def _judge_float64(
     return Verdict(case, comparison, "float64, 1e-11", excused)
 
 
-def _slack(case: Case, data: Data, norm: str) -> float:
-    """One unit in the last place of x, and under L2 1e-6 of the step."""
+def _length(case: Case) -> float:
+    """How long the perturbation may be: the radius of iterated steps, else the step."""
+    params = case.params
+    step = params.get("adv_step_size", 0.001) if case.library == "nsl" else params.get("eps", 0.3)
+    return abs(float(params.get("pgd_epsilon", step)))
+
+
+def _slack(case: Case, data: Data) -> float:
+    """One unit in the last place of x, and under L2 1e-6 of the perturbation's length."""
     largest = max(float(np.abs(x).max()) for x in data.x.values())
-    length = abs(float(case.params.get("adv_step_size", case.params.get("eps", 0.3))))
-    unit = float(np.spacing(np.float32(max(largest, length))))
-    return unit + (1e-6 * length if norm == "l2" else 0.0)
+    unit = float(np.spacing(np.float32(max(largest, _length(case)))))
+    return unit + (1e-6 * _length(case) if norm_of(case) == "l2" else 0.0)
 
 
 def _judge_by_truth(
@@ -167,12 +173,12 @@ def _judge_by_truth(
     elements: int,
 ) -> Verdict:
     truth = {f"adv/{name}": expected[f"truth/{name}"] for name in data.x}
-    slack = _slack(case, data, norm_of(case))
+    slack = _slack(case, data)
     comparison = compare_to_truth(
         theirs, {k: v for k, v in actual.items() if k in theirs}, truth, slack=slack
     )
     # Where float64 and the original disagree grossly, the truth would excuse anything.
-    gross = _TRUTH_LIMIT * abs(case.params.get("adv_step_size", case.params.get("eps", 0.3)))
+    gross = _TRUTH_LIMIT * _length(case)
     typical = max(float(np.median(np.abs(theirs[k] - truth[k]))) for k in theirs)
     check = compare(
         {"original against float64, median": np.zeros(1)},
