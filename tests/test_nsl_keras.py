@@ -21,11 +21,9 @@ def logits_loss(**kwargs: Any) -> losses.SparseCategoricalCrossentropy:
 
 def regularized(model: nn.Module, **config: Any) -> nsl.AdversarialRegularization:
     options = {k: config.pop(k) for k in ("sample_weight_key", "loss") if k in config}
-    return nsl.AdversarialRegularization(
-        model,
-        adv_config=nsl.make_adv_reg_config(**config),
-        **{"loss": logits_loss(), **options},
-    )
+    options = {"loss": logits_loss(), **options}
+    adv_config = nsl.make_adv_reg_config(**config)
+    return nsl.AdversarialRegularization(model, adv_config=adv_config, **options)
 
 
 def inputs(**extra: Any) -> dict[str, Any]:
@@ -90,7 +88,9 @@ def test_reductions_of_losses() -> None:
     def own(y_true: Tensor, y_pred: Tensor) -> Tensor:
         return nn.functional.cross_entropy(y_pred, y_true, reduction="none")
 
-    torch.testing.assert_close(regularized(model, loss=own)(inputs()).labeled_loss, per_example.mean())
+    torch.testing.assert_close(
+        regularized(model, loss=own)(inputs()).labeled_loss, per_example.mean()
+    )
 
 
 def test_losses_by_name_take_probabilities_as_in_keras() -> None:
@@ -152,7 +152,9 @@ def test_training_pass_updates_batchnorm_once_per_forward() -> None:
         module = regularized(model, pgd_iterations=iterations)
         module.train()
         module({"x": x, "label": y})
-        assert int(model[1].num_batches_tracked) == 1 + iterations  # clean, PGD 2..k, adversarial
+        assert (
+            dict(model.named_buffers())["1.num_batches_tracked"] == 1 + iterations
+        )  # clean, PGD 2..k, adversarial
 
 
 def test_statistics_are_updated_clean_first_then_adversarial() -> None:
@@ -202,7 +204,7 @@ def test_perturb_on_batch_keeps_order_labels_and_weights() -> None:
 
 def test_perturb_on_batch_takes_fields_of_the_configuration() -> None:
     module = regularized(mlp(), adv_step_size=0.25)
-    x = inputs()["x"]
+    x, _ = batch()
     moved = module.perturb_on_batch(inputs(), adv_grad_norm="infinity", adv_step_size=0.5)["x"]
     torch.testing.assert_close((moved - x).abs(), torch.full_like(x, 0.5))
     same = module.perturb_on_batch(inputs(), adv_step_size=None, pgd_epsilon=None)["x"]
@@ -212,8 +214,7 @@ def test_perturb_on_batch_takes_fields_of_the_configuration() -> None:
 
 
 def test_only_the_first_step_of_perturb_on_batch_is_weighted() -> None:
-    w = torch.tensor([0.0, 1.0, -1.0, 2.0, 1.0, 1.0]).double()
-    x = inputs()["x"]
+    w, (x, _) = torch.tensor([0.0, 1.0, -1.0, 2.0, 1.0, 1.0]).double(), batch()
     config: dict[str, Any] = {"adv_step_size": 0.1, "adv_grad_norm": "infinity"}
     module = regularized(mlp(), sample_weight_key="w", **config)
     plain = regularized(mlp(), **config).perturb_on_batch(inputs())["x"] - x

@@ -103,7 +103,11 @@ def test_a_planted_gradient_error_of_1e_4_is_found(
 
 def _with_result(case: Case, models: Converted, actual: dict[str, Array]) -> Any:
     data = models.data(case.model)
-    return lambda expected: judge(case, data, expected, actual, lambda turns: {})
+    model = models.converted(case)
+    exact = dataclasses.replace(case, dtype="float64")
+    return lambda expected: judge(
+        case, data, expected, actual, lambda turns: {}, lambda: port.run_port(exact, model, data)
+    )
 
 
 def test_a_missing_array_is_a_failure(recording: recorded.Recording, models: Converted) -> None:
@@ -142,6 +146,6 @@ def test_pgd_is_judged_at_the_first_iterate_that_differs(
             found["adv/image"][(0, *place)] += 0.04
         return found
 
-    found = judge(case, data, expected, flipped, iterate)
+    found = judge(case, data, expected, flipped, iterate, lambda: actual)
     assert not found.passed
     assert any("step 3" in row.name for row in found.comparison.failures)

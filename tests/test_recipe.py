@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -157,21 +158,23 @@ def test_cleverhans_norms(order: object, norm: str) -> None:
 
 @pytest.mark.parametrize("order", ["inf", "l2", 3, None, -np.inf, [2]])
 def test_cleverhans_refuses_other_norms(order: object) -> None:
-    for make in (
+    makes: list[Callable[[], Recipe]] = [
         lambda: Recipe.cleverhans3(ord=order),
         lambda: Recipe.cleverhans_tf2(0.1, order),
         lambda: Recipe.cleverhans_torch(0.1, order),
-    ):
+    ]
+    for make in makes:
         with pytest.raises(ValueError, match=r"numpy\.inf, 1 or 2"):
             make()
 
 
 def test_cleverhans_refuses_iterated_l1_and_torch_negative_lengths() -> None:
-    for make in (
+    makes: list[Callable[[], Recipe]] = [
         lambda: Recipe.cleverhans3(ord=1, nb_iter=2),
         lambda: Recipe.cleverhans_tf2(0.1, 1, 0.1, 2),
         lambda: Recipe.cleverhans_torch(0.1, 1, 0.1, 2),
-    ):
+    ]
+    for make in makes:
         with pytest.raises(NotImplementedError, match=r"torchfgsm\.pgd"):
             make()
     with pytest.raises(ValueError, match=r"eps must be greater than or equal to 0, got -0\.1"):
@@ -216,8 +219,9 @@ def test_every_choice_is_checked() -> None:
     }
     assert len(words) == 14
     for name in words:
+        choice: dict[str, Any] = {name: "something else"}
         with pytest.raises(ValueError, match=f"Recipe.{name} must be one of"):
-            Recipe(step=0.1, **{name: "something else"})
+            Recipe(step=0.1, **choice)
 
 
 def test_bounds_may_be_infinite_and_crossed_where_the_original_takes_them() -> None:
@@ -233,7 +237,7 @@ def test_recipe_is_frozen_keyword_only_hashable_and_comparable() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         recipe.step = 0.2  # type: ignore[misc]
     with pytest.raises(TypeError, match="positional"):
-        Recipe("given")  # type: ignore[call-arg, misc]
+        Recipe("given")  # type: ignore[call-arg]
     assert Recipe(step=0.1) == recipe
     assert len({recipe, Recipe(step=0.1), Recipe(step=0.2)}) == 2
     assert dataclasses.replace(recipe, norm="l1").norm == "l1"

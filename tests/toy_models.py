@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 
 CLASSES = 3
 FEATURES = 4
+
+ORDERS = {"linf": math.inf, "l2": 2.0, "l1": 1.0}
 
 
 def mlp(dtype: torch.dtype = torch.float64, *, seed: int = 0) -> nn.Sequential:
@@ -101,3 +104,15 @@ class TwoInputs(nn.Module):
 def score(output: Tensor, target: Any) -> Tensor:
     """A loss that is the output itself, per example."""
     return output
+
+
+def size_of(delta: Tensor, norm: str) -> Tensor:
+    """The norm of each example, (N,), in float64."""
+    found: Tensor = torch.linalg.vector_norm(delta.flatten(1).double(), ORDERS[norm], dim=1)
+    return found
+
+
+def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Normal random numbers, always the same."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)

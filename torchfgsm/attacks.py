@@ -132,6 +132,7 @@ def fgsm(
         ValueError: As `attack`; an unknown norm; a negative or non-finite eps.
     """
     checks.check_norm(norm)
+    checks.check_target(targeted, y)
     recipe = Recipe(norm=norm, step=_number("eps", eps), targeted=targeted)  # type: ignore[arg-type]
     return attack(
         model,
@@ -195,6 +196,7 @@ def pgd(
         ValueError: As `attack`; an unknown norm; a bad eps, step_size or number of iterations.
     """
     checks.check_norm(norm)
+    checks.check_target(targeted, y)
     radius = _number("eps", eps)
     if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
         raise ValueError(f"iterations must be an int of at least 1, got {iterations!r}")

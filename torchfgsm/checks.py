@@ -31,6 +31,16 @@ def check_norm(norm: object) -> None:
     )
 
 
+def check_target(targeted: bool, y: Any) -> None:
+    """Refuses a targeted attack without targets.
+
+    Raises:
+        ValueError: `y` is None.
+    """
+    if targeted and y is None:
+        raise ValueError("targeted=True moves towards y: give the target labels as y")
+
+
 def check_length(
     name: str, value: object, features: Features | None = None, *, values: bool = True
 ) -> None:

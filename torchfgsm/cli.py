@@ -108,24 +108,28 @@ def _parser() -> argparse.ArgumentParser:
 
 def _compare(options: argparse.Namespace) -> int:
     from torchfgsm import converters
+    from torchfgsm.originals.keras2 import TOLERANCE, keras2_file
     from torchfgsm.parity import user
     from torchfgsm.parity.originals_side import Originals
     from torchfgsm.parity.run import Converted, live
 
     libraries = user.libraries(options.against)
-    path = Path(options.model)
-    user.check_model_file(path)
+    given = Path(options.model)
+    user.check_model_file(given)
     arrays = user.read_arrays(Path(options.data))
-    _say(f"converting {path} ...")
-    model = converters.load(path, data=user.inputs_of(arrays))
-    _say(model.verification.verdict)
-    data = user.data_for(model, arrays)
-    cases = user.cases(libraries, data, options.eps)
+    with tempfile.TemporaryDirectory(prefix="torchfgsm-compare-") as name, Originals() as originals:
+        path = keras2_file(given, Path(name))
+        if path != given:
+            _say(f"{given}: rebuilt for Keras 2.15, outputs equal within {TOLERANCE:g}")
+        _say(f"converting {given} ...")
+        model = converters.load(path, data=user.inputs_of(arrays))
+        _say(model.verification.verdict)
+        data = user.data_for(model, arrays)
+        cases = user.cases(libraries, data, options.eps)
 
-    def load(_: Path, *, keep_head: bool) -> Any:
-        return model
+        def load(_: Path, *, keep_head: bool) -> Any:
+            return model
 
-    with Originals() as originals:
         models = Converted({user.NAME: path}, {user.NAME: data}, load)
         return _run(cases, models, live(originals, models), originals.versions, options.json)
 

@@ -84,9 +84,11 @@ def _scaled_l2_direction(grads: Sequence[Tensor]) -> list[Tensor]:
 
     Dividing by a power of two is exact, so the direction has the accuracy of the plain formula.
     """
-    rows = _joint_rows(grads)
-    _, exponent = torch.frexp(rows.detach().abs().amax(dim=1))
-    scaled = [torch.ldexp(_wide(grad), _like(-exponent, grad)) for grad in grads]
+    largest = _joint_rows(grads).detach().abs().amax(dim=1)
+    # The power of two below the largest entry, exactly; 2 ** exponent alone may be out of range.
+    power = largest / (2 * torch.frexp(largest).mantissa)
+    power = torch.where((largest > 0) & torch.isfinite(largest), power, 1.0)
+    scaled = [_wide(grad) / _like(power, grad) for grad in grads]
     norm = l2_norm(scaled, 0.0)
     directions = []
     for grad, unit in zip(grads, scaled, strict=True):

@@ -158,8 +158,7 @@ def linear_optimum(grad: Tensor, eps: Any, order: object, *, nan_has_sign: bool)
 def clipped_eta(eta: Tensor, order: object, eps: Any) -> Tensor:
     """The perturbation projected to the ball of radius `eps`: CleverHans' `clip_eta`."""
     (projected,) = norms.project([eta], [eps], norm_name(order), guard=_GUARD)
-    # At radius infinity nothing is clipped, yet the result must not be the caller's tensor.
-    return projected.clone() if projected is eta else projected
+    return projected
 
 
 def without_clipped(grad: Tensor, x: Tensor, clip_min: Any, clip_max: Any) -> Tensor:

@@ -101,11 +101,12 @@ def projected_gradient_descent(
         ValueError: As `fast_gradient_method`, or `eps_iter` above `eps`.
     """
     eps, eps_iter = _scalar("eps", eps), _scalar("eps_iter", eps_iter)
+    # As in the original the norm comes first, then a step of length 0, then all other checks.
+    if norm in (torch.inf, 2) and (eps == 0 or (eps > 0 and eps_iter == 0)):
+        return _copy(x, clip_min, clip_max)
     recipe = Recipe.cleverhans_torch(
         eps, norm, eps_iter, nb_iter, clip_min, clip_max, targeted, bool(rand_init), rand_minmax
     )
-    if eps == 0 or eps_iter == 0:
-        return _copy(x, clip_min, clip_max)
     ports.check_range(x, clip_min, clip_max, sanity_checks=sanity_checks)
     ports.check_radius(norm, eps, eps_iter, clip_min, clip_max, sanity_checks=sanity_checks)
     return _generate(model_fn, x, y, recipe)

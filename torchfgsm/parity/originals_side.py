@@ -165,32 +165,33 @@ class Originals:
         return gradient
 
     def _training_truth(self, case: Case, path: Path, data: Data) -> dict[str, Array]:
-        """Loss and parameter gradients in float64 by the formula, for one step in eval mode."""
-        attack = dict(case.params.get("attack_params", case.params))
-        if case.training or iterations(replace(case, params=attack)) > 1:
-            return {}
-        smoothing = case.params.get("smoothing", case.loss.get("label_smoothing", 0.0))
-        weighting = (
-            Weighting.from_nsl(case.params.get("multiplier", 0.2))
-            if case.library == "nsl"
-            else Weighting.from_cleverhans(case.params.get("adv_coeff", 0.5))
-        )
-        arrays = {**data.inputs("float64"), "y": np.eye(data.classes)[data.y]}
+        """Loss, parameter gradients and weights after a step in float64.
+
+        NSL runs in float64 itself; CleverHans does not, and has the formula in its place, for
+        attacks of one step.
+        """
         if "w_column" in case.extras:
-            arrays["w"] = data.extras(case)["w"].reshape(-1)
+            return {}  # NSL multiplies the weights by float32 ones, which float64 refuses
+        if case.library == "nsl":
+            reply = self._call("train", replace(case, dtype="float64"), path, data)
+            found = {"loss": np.asarray(reply.values["loss"]), **reply.arrays}
+            return {f"truth/{name}": value for name, value in found.items()}
+        attack = dict(case.params["attack_params"])
+        if iterations(replace(case, params=attack)) > 1:
+            return {}
+        weighting = Weighting.from_cleverhans(case.params.get("adv_coeff", 0.5))
         reply = self.worker("nsl").call(
             "training_truth",
-            arrays,
+            {**data.inputs("float64"), "y": np.eye(data.classes)[data.y]},
             model=str(path),
             norm=norm_of(case),
-            eps=attack.get("adv_step_size", attack.get("eps", 0.001)),
+            eps=attack["eps"],
             clean=weighting.clean,
             adversarial=weighting.adversarial,
-            smoothing=smoothing,
-            attack_smoothed=case.library == "nsl",
-            mean=case.library == "nsl",
-            predicted=case.library != "nsl" and not case.params.get("pass_y", False),
-            second_order=case.library != "nsl" and norm_of(case) == "l2",
+            smoothing=case.params.get("smoothing", 0.0),
+            predicted=not case.params.get("pass_y", False),
+            training=case.training,
+            optimizer=dict(case.optimizer) if case.optimizer else None,
         )
         return {f"truth/{name}": value for name, value in reply.arrays.items()}
 

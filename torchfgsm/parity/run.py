@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -89,13 +90,14 @@ def verdict(case: Case, models: Models, expected: Mapping[str, Array]) -> Verdic
     data = models.data(case.model)
     if case.kind == "direction":
         found = port.direction(case.library, case.params["norm"], case_gradient(case))
-        return judge(case, data, expected, {"direction/x": found}, lambda turns: {})
+        return judge(case, data, expected, {"direction/x": found}, lambda turns: {}, dict)
     model = models.converted(case)
     actual = port.run_port(case, model, data)
-    return judge(
-        case,
-        data,
-        expected,
-        actual,
-        lambda turns: port.run_port(up_to(case, turns), model, data),
-    )
+
+    def iterate(turns: int) -> Mapping[str, Array]:
+        return port.run_port(up_to(case, turns), model, data)
+
+    def in_float64() -> Mapping[str, Array]:
+        return port.run_port(replace(case, dtype="float64"), model, data)
+
+    return judge(case, data, expected, actual, iterate, in_float64)

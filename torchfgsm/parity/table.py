@@ -43,6 +43,7 @@ def row_of(verdict: Verdict) -> dict[str, Any]:
         "original_from_float64": far["original"],
         "signs_within_noise": verdict.explained,
         "elements": verdict.elements,
+        "examples_by_float64": verdict.lucky,
         "rule": verdict.rule,
         "note": verdict.case.note,
     }

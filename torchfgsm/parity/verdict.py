@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,8 @@ _FLOAT64_TOLERANCE = 1e-11
 _MAX_ULPS = 3.0
 # A truth that the original itself misses by this share of the step is no judge.
 _TRUTH_LIMIT = 0.05
+# Largest distance of the port from the truth when it runs in float64 itself.
+_LUCK_TOLERANCE = 1e-9
 
 Arrays = Mapping[str, Array]
 Iterate = Callable[[int], Arrays]
@@ -33,6 +35,8 @@ class Verdict:
         rule: By which rule they were compared.
         explained: Signs that differ and that float noise explains.
         elements: Elements compared.
+        lucky: Examples in which the original was nearer to float64 than float32 is, by luck.
+        examples: Examples compared.
     """
 
     case: Case
@@ -40,6 +44,8 @@ class Verdict:
     rule: str
     explained: int = 0
     elements: int = 0
+    lucky: int = 0
+    examples: int = 0
 
     @property
     def passed(self) -> bool:
@@ -58,10 +64,19 @@ class Verdict:
             return "DIFFERENT"
         if self.explained:
             return f"equal, {self.explained} of {self.elements} signs within noise"
+        if self.lucky:
+            return f"equal, {self.lucky} of {self.examples} examples by float64"
         return "bit-equal" if self.max_abs == 0 else "equal"
 
 
-def judge(case: Case, data: Data, expected: Arrays, actual: Arrays, iterate: Iterate) -> Verdict:
+def judge(
+    case: Case,
+    data: Data,
+    expected: Arrays,
+    actual: Arrays,
+    iterate: Iterate,
+    in_float64: Callable[[], Arrays],
+) -> Verdict:
     """Judges a case.
 
     Args:
@@ -70,6 +85,7 @@ def judge(case: Case, data: Data, expected: Arrays, actual: Arrays, iterate: Ite
         expected: The original's arrays, with the judge's (see `Originals.run`).
         actual: The port's arrays.
         iterate: turns -> the port's arrays when it stops after that many steps.
+        in_float64: The port's arrays in float64; asked for only where float32 needs it.
 
     Returns:
         The verdict.
@@ -83,8 +99,8 @@ def judge(case: Case, data: Data, expected: Arrays, actual: Arrays, iterate: Ite
     if case.dtype == "float64":
         return _judge_float64(case, data, expected, theirs, actual)
     if norm_of(case) == "l2":
-        return _judge_by_truth(case, data, expected, theirs, actual, 0, 0)
-    return _judge_signs(case, data, expected, theirs, dict(actual), iterate)
+        return _judge_by_truth(case, data, expected, theirs, actual, in_float64)
+    return _judge_signs(case, data, expected, theirs, dict(actual), iterate, in_float64)
 
 
 _COMPARED = {"perturb": ("adv",), "train": ("loss", "grad", "after"), "direction": ("direction",)}
@@ -169,25 +185,56 @@ def _judge_by_truth(
     expected: Arrays,
     theirs: Arrays,
     actual: Arrays,
-    explained: int,
-    elements: int,
+    in_float64: Callable[[], Arrays],
 ) -> Verdict:
     truth = {f"adv/{name}": expected[f"truth/{name}"] for name in data.x}
     slack = _slack(case, data)
-    comparison = compare_to_truth(
-        theirs, {k: v for k, v in actual.items() if k in theirs}, truth, slack=slack
-    )
+    ours = {k: v for k, v in actual.items() if k in theirs}
+    strict = compare_to_truth(theirs, ours, truth, slack=slack)
+    rule = f"at most 4 times the original's distance from float64, plus {slack:.1e}"
+    rows, excused = strict.rows, 0
+    if not strict and set(ours) == set(theirs):
+        lenient, excused = _excuse_luck(theirs, ours, truth, slack, in_float64)
+        rows = lenient.rows if lenient else strict.rows
+        excused = excused if lenient else 0
     # Where float64 and the original disagree grossly, the truth would excuse anything.
-    gross = _TRUTH_LIMIT * _length(case)
     typical = max(float(np.median(np.abs(theirs[k] - truth[k]))) for k in theirs)
     check = compare(
         {"original against float64, median": np.zeros(1)},
         {"original against float64, median": np.array([typical])},
-        atol=gross,
+        atol=_TRUTH_LIMIT * _length(case),
     )
-    joined = Comparison(case.name, (*comparison.rows, *(check.rows if not check else ())))
-    rule = f"at most 4 times the original's distance from float64, plus {slack:.1e}"
-    return Verdict(case, joined, rule, explained, elements)
+    comparison = Comparison(case.name, (*rows, *check.failures))
+    return Verdict(case, comparison, rule, lucky=excused, examples=len(data.y))
+
+
+def _excuse_luck(
+    theirs: Arrays, ours: Arrays, truth: Arrays, slack: float, in_float64: Callable[[], Arrays]
+) -> tuple[Comparison, int]:
+    """Examples in which the original lies near float64 by luck, so that 4 times that is nothing.
+
+    Each must have the right value when the port runs in float64, and in float32 be no further from
+    it than 4 times the original is anywhere in the batch; at most 1% of the examples, or one.
+    """
+    exact = in_float64()
+    excused, count = {}, 0
+    for key, original in theirs.items():
+        far, near = (_per_example(side - truth[key]) for side in (ours[key], original))
+        beyond = far > 4 * near + slack
+        right = _per_example(exact[key] - truth[key]) <= _LUCK_TOLERANCE
+        excusable = beyond & right & (far <= 4 * near.max() + slack)
+        if excusable.sum() <= max(1, len(far) // 100):
+            count = max(count, int(excusable.sum()))
+            rows = _rows(excusable, original)
+            excused[key] = np.where(rows, original, ours[key])
+        else:
+            excused[key] = ours[key]
+    return compare_to_truth(theirs, excused, truth, slack=slack), count
+
+
+def _per_example(array: Array) -> Array:
+    found: Array = np.abs(array).reshape(len(array), -1).max(axis=1)
+    return found
 
 
 def _judge_signs(
@@ -197,6 +244,7 @@ def _judge_signs(
     theirs: Arrays,
     actual: dict[str, Array],
     iterate: Iterate,
+    in_float64: Callable[[], Arrays],
 ) -> Verdict:
     """Signs first; elements whose flip is explained count as equal for the values."""
     if all(k in actual and np.array_equal(theirs[k], actual[k]) for k in theirs):
@@ -220,12 +268,18 @@ def _judge_signs(
             )
             flipped = np.sign(theirs[key] - x) != np.sign(actual[key] - x)
             actual[key] = np.where(flipped, theirs[key], actual[key])
-    values = _judge_by_truth(case, data, expected, theirs, actual, 0, 0)
+    values = _judge_by_truth(case, data, expected, theirs, actual, in_float64)
     signs = [v.to_difference(f"signs of {key}") for key, v in verdicts.items()]
     explained = sum(v.explained for v in verdicts.values())
     elements = sum(v.elements for v in verdicts.values())
     comparison = Comparison(case.name, (*values.comparison.rows, *signs))
-    return Verdict(case, comparison, f"signs by float64; {values.rule}", explained, elements)
+    return replace(
+        values,
+        comparison=comparison,
+        rule=f"signs by float64; {values.rule}",
+        explained=explained,
+        elements=elements,
+    )
 
 
 def _first_differences(

@@ -38,11 +38,10 @@ Handlers:
         "losses", "parameter_gradient", "logits" -> arrays gradient/<name>, loss (scalar; "mean"
         divides the weighted sum by the number of losses, which is B), losses (per example,
         unweighted), grad/<weight>, logits (of the output asked for). Labels and weights as above.
-    training_truth(model, norm, eps, clean, adversarial, smoothing, attack_smoothed, mean,
-        predicted, second_order; x, y one-hot, w): the formula of adversarial training with one
-        step, in float64: clean and adversarial weigh the two losses; the attack takes smoothed
-        labels or not, the mean or the sum over the batch, and predicted labels or y
-        -> arrays loss, grad/<weight>
+    training_truth(model, norm, eps, clean, adversarial, smoothing, predicted, training, optimizer;
+        x, y one-hot): the formula of CleverHans 3's adversarial training with one step, in
+        float64: clean and adversarial weigh the two losses; predicted labels or y in the attack
+        -> arrays loss, grad/<weight>, with an optimizer after/<trainable weight>
 
 Names of weights are Keras' own (``v.name``); a model in which they are not unique is refused.
 """

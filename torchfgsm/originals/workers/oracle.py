@@ -65,41 +65,43 @@ def _total(losses, params, arrays):
 
 
 def training_truth(params, arrays):
-    """Loss and parameter gradients of adversarial training by one step; see ``nsl.py``.
+    """CleverHans 3's adversarial training with one step, as a formula in float64; see ``nsl.py``.
 
-    The formula in float64, written apart from the libraries: both weightings, either label, the
-    L2 step with or without its second-order term.
+    The attack runs in inference mode; under L2 the gradient flows through it (a second-order term).
     """
     params = {"dtype": "float64", **params}
-    loaded = keras_models.load(params)
+    loaded = keras_models.build(params)
     model = loaded.model
     ((_, (_, value)),) = keras_models.match_inputs(loaded, arrays).items()
     x = tf.constant(value)
     y = tf.constant(arrays["y"], x.dtype)
-    weights = tf.cast(arrays["w"], x.dtype) if "w" in arrays else tf.ones(len(y), x.dtype)
     smoothed = y * (1 - params["smoothing"]) + params["smoothing"] / y.shape[-1]
 
-    def losses(labels, inputs):
-        logits = model(inputs, training=False)
-        return weights * tf.nn.softmax_cross_entropy_with_logits(labels, logits)
+    def losses(labels, inputs, training=False):
+        logits = model(inputs, training=training)
+        return tf.nn.softmax_cross_entropy_with_logits(labels, logits)
 
     with tf.GradientTape() as tape:
         with tf.GradientTape() as inner:
             inner.watch(x)
-            labels = smoothed if params["attack_smoothed"] else y
+            labels = y
             if params["predicted"]:
-                labels = tf.one_hot(
-                    tf.argmax(model(x, training=False), 1), y.shape[-1], dtype=x.dtype
-                )
-            attacked = tf.reduce_sum(losses(labels, x)) / (len(y) if params["mean"] else 1)
+                predicted = tf.argmax(model(x, training=False), 1)
+                labels = tf.one_hot(predicted, y.shape[-1], dtype=x.dtype)
+            attacked = tf.reduce_sum(losses(labels, x))
         step = _step(inner.gradient(attacked, x), params["norm"])
-        if not params["second_order"]:
-            step = tf.stop_gradient(step)
-        adversarial = tf.reduce_mean(losses(smoothed, x + params["eps"] * step))
-        clean = tf.reduce_mean(losses(smoothed, x))
+        training = bool(params["training"])
+        clean = tf.reduce_mean(losses(smoothed, x, training))
+        adversarial = tf.reduce_mean(losses(smoothed, x + params["eps"] * step, training))
         total = params["clean"] * clean + params["adversarial"] * adversarial
     trainable = {weight.name: weight for weight in model.trainable_weights}
-    found = keras_models.numpy_arrays("grad", tape.gradient(total, trainable))
+    gradients = tape.gradient(total, trainable)
+    found = keras_models.numpy_arrays("grad", gradients)
+    if params.get("optimizer"):
+        after = {
+            name: w - params["optimizer"]["sgd"] * gradients[name] for name, w in trainable.items()
+        }
+        found.update(keras_models.numpy_arrays("after", after))
     return {}, {"loss": np.asarray(total), **found}
 
 

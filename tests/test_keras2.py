@@ -1,0 +1,162 @@
+"""`torchfgsm compare` on models of both Keras versions: taken over, or refused in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from torchfgsm import cli
+from torchfgsm.originals import WORKERS, EnvironmentUnavailable, Worker, WorkerError
+from torchfgsm.originals.keras2 import KERAS_2, KERAS_3, TOLERANCE, keras2_file
+
+pytestmark = pytest.mark.live
+HERE = Path(__file__).parent
+Build = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Callable[[str, Path], Worker]]:
+    """Workers by environment and script, each started once."""
+    running: dict[tuple[str, Path], Worker] = {}
+    with ExitStack() as stack:
+
+        def worker(environment: str, script: Path) -> Worker:
+            key = (environment, script)
+            if key not in running:
+                try:
+                    running[key] = stack.enter_context(Worker(*key))
+                except EnvironmentUnavailable as error:
+                    pytest.skip(str(error))
+            return running[key]
+
+        yield worker
+
+
+@pytest.fixture(scope="module")
+def build(workers: Any, tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """Saves a Keras 3 model of a kind, once."""
+    folder: Path = tmp_path_factory.mktemp("keras3")
+
+    def build(kind: str, suffix: str = ".keras", **params: Any) -> Path:
+        path = folder / f"{kind}{suffix}"
+        if not path.exists():
+            zoo = workers(KERAS_3, HERE / "keras3_zoo_worker.py")
+            zoo.call("build", kind=kind, path=str(path), **{"seed": 0, **params})
+        return path
+
+    return build
+
+
+def compare(tmp_path: Path, model: Path, *options: str, **arrays: Any) -> int:
+    data = tmp_path / "data.npz"
+    np.savez(data, **arrays, y=np.arange(4) % 3)
+    return cli.main(["compare", str(model), "--data", str(data), *options])
+
+
+def images(*shape: int) -> Any:
+    return np.random.default_rng(0).random((4, *shape), dtype=np.float32)
+
+
+def test_a_keras_3_cnn_is_compared_with_all_four(
+    build: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = compare(tmp_path, build("batch_norms"), x=images(8, 8, 3))
+    out, err = capsys.readouterr()
+    assert code == cli.EQUAL, out + err
+    assert "rebuilt for Keras 2.15" in err
+    for library in ("nsl /", "cleverhans3 /", "cleverhans-tf2 /", "cleverhans-torch /"):
+        assert library in out
+
+
+def test_keras_3_inputs_keep_their_names(build: Build, tmp_path: Path) -> None:
+    arrays = {"alpha": images(4), "zeta": images(4) + 1}
+    assert compare(tmp_path, build("two_inputs"), "--against", "nsl", **arrays) == cli.EQUAL
+
+
+def test_a_keras_2_saved_model_is_compared(
+    workers: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "folder"
+    zoo = workers(KERAS_2, HERE / "converter_zoo_worker.py")
+    zoo.call("build", kind="batch_norms", path=str(path), seed=0)
+    code = compare(tmp_path, path, "--against", "nsl", x=images(8, 8, 3))
+    out, err = capsys.readouterr()
+    assert code == cli.EQUAL, out + err
+    assert "rebuilt" not in err
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix", "said"),
+    [
+        ("noise", ".keras", "layer 'noise' is a GaussianNoise"),
+        ("lambda", ".keras", "layer 'twice' is a Lambda"),
+        ("lambda", ".h5", "layer 'twice' is a Lambda"),
+        ("own", ".keras", "layer 'd' has an activation of its own"),
+        ("half", ".keras", "layer 'd' computes in mixed_float16"),
+        ("hard", ".keras", "outputs differ by "),
+        ("batch_norms", "", "this SavedModel holds its graph alone"),
+    ],
+)
+def test_what_the_originals_cannot_run_is_refused_in_one_line(
+    kind: str,
+    suffix: str,
+    said: str,
+    build: Build,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = build(kind, suffix, export=suffix == "")
+    code = compare(tmp_path, model, x=images(6))
+    out, err = capsys.readouterr()
+    assert (code, out) == (cli.COULD_NOT_COMPARE, "")
+    assert err.count("\n") == 1
+    assert f"torchfgsm: {model}: " in err
+    assert said in err
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize(
+    "kind",
+    "layers1 layers2 layers3 activations nested nests shared frozen adapted preprocessing "
+    "dict_ports two_outputs".split(),
+)
+def test_every_supported_layer_gives_the_same_outputs(
+    kind: str, suffix: str, build: Build, workers: Any, tmp_path: Path
+) -> None:
+    model = build(kind, suffix, seed=None if kind == "adapted" else 0)
+    found = workers(KERAS_3, WORKERS / "keras3.py").call("describe", model=str(model))
+    path = str(tmp_path / "model.keras")
+    keras2 = workers(KERAS_2, WORKERS / "keras2.py")
+    reply = keras2.call("rebuild", found.arrays, path=path, **found.values)
+    assert reply.values["difference"] < TOLERANCE
+
+    name = next(name for name in found.arrays if name.endswith("/0") and "weight" in name)
+    found.arrays[name] += 1
+    reply = keras2.call("rebuild", found.arrays, path=path, **found.values)
+    assert reply.values["difference"] > TOLERANCE
+
+
+def test_a_wrong_graph_is_an_error_and_no_endless_search(build: Build, workers: Any) -> None:
+    """Keras 2.15 searches forever for a call that there is not."""
+    found = workers(KERAS_3, WORKERS / "keras3.py").call("describe", model=str(build("nested")))
+    found.values["config"]["layers"][-1]["inbound_nodes"][0][0][1] = 7
+    with pytest.raises(WorkerError, match="cannot build this model"):
+        workers(KERAS_2, WORKERS / "keras2.py").call(
+            "rebuild", found.arrays, path="", **found.values
+        )
+
+
+def test_other_files_are_left_as_they_are(workers: Any, tmp_path: Path) -> None:
+    zoo = workers(KERAS_2, HERE / "converter_zoo_worker.py")
+    for suffix in (".keras", ".h5"):
+        path = tmp_path / f"model{suffix}"
+        zoo.call("build", kind="shared", path=str(path), seed=0)
+        assert keras2_file(path, tmp_path) == path
+        path.write_bytes(b"no model")
+        assert keras2_file(path, tmp_path) == path
+    assert keras2_file(tmp_path, tmp_path) == tmp_path
