@@ -12,9 +12,9 @@ from torchfgsm.cleverhans import tf2
 from torchfgsm.parity import port, recorded
 from torchfgsm.parity.cases import Case, all_cases, main_cases, norm_of
 from torchfgsm.parity.data import Array
+from torchfgsm.parity.judge import judge
 from torchfgsm.parity.originals_side import up_to
 from torchfgsm.parity.run import Converted, verdict
-from torchfgsm.parity.verdict import judge
 
 CASES = {case.name: case for case in all_cases()}
 
@@ -138,12 +138,12 @@ def test_pgd_is_judged_at_the_first_iterate_that_differs(
     actual = port.run_port(case, model, data)
     flipped = {"adv/image": actual["adv/image"].copy()}
     place = np.unravel_index(np.abs(expected["gradient/3/image"][0]).argmax(), (8, 8, 1))
-    flipped["adv/image"][(0, *place)] += 0.04
+    flipped["adv/image"][0][place] += 0.04
 
     def iterate(turns: int) -> dict[str, Array]:
         found = port.run_port(up_to(case, turns), model, data)
         if turns >= 3:
-            found["adv/image"][(0, *place)] += 0.04
+            found["adv/image"][0][place] += 0.04
         return found
 
     found = judge(case, data, expected, flipped, iterate, lambda: actual)

@@ -11,6 +11,8 @@ from torchfgsm.originals.process import Worker, WorkerError
 KERAS_2 = "tensorflow-2.15"
 KERAS_3 = "tensorflow-2.21"
 TOLERANCE = 1e-5  # of the largest output; float32 sums in another order stay below 1e-6
+# Seconds; Keras 2.15 searches without end for a call that a configuration does not have.
+_PATIENCE = 200.0
 _WORKERS = Path(__file__).parent / "workers"
 
 
@@ -52,7 +54,7 @@ def _rebuild(path: Path, file: Path) -> float:
     """Writes the model as Keras 2.15 has it; returns how far its outputs are from Keras 3's."""
     with Worker(KERAS_3, _WORKERS / "keras3.py") as new:
         model = new.call("describe", model=str(path))
-    with Worker(KERAS_2, _WORKERS / "keras2.py") as old:
+    with Worker(KERAS_2, _WORKERS / "keras2.py", timeout=_PATIENCE) as old:
         reply = old.call("rebuild", model.arrays, path=str(file), **model.values)
     return float(reply.values["difference"])
 

@@ -12,8 +12,9 @@ from torch import nn
 from torchfgsm.parity import port
 from torchfgsm.parity.cases import Case
 from torchfgsm.parity.data import Array, Data
+from torchfgsm.parity.judge import judge
 from torchfgsm.parity.originals_side import Originals, case_gradient, up_to
-from torchfgsm.parity.verdict import Verdict, judge
+from torchfgsm.parity.verdict import Verdict
 
 Expected = Callable[[Case], Mapping[str, Array]]
 

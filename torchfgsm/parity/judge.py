@@ -1,0 +1,104 @@
+"""Whether the port's result of a case equals the original's, and by which rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from torchfgsm.comparison import Comparison, compare
+from torchfgsm.judgement import compare_to_truth
+from torchfgsm.parity.cases import Case, norm_of
+from torchfgsm.parity.data import Data
+from torchfgsm.parity.judge_perturbation import (
+    FLOAT64_TOLERANCE,
+    Arrays,
+    Iterate,
+    judge_by_truth,
+    judge_float64,
+    judge_signs_first,
+)
+from torchfgsm.parity.originals_side import case_gradient
+from torchfgsm.parity.truth import ascent
+from torchfgsm.parity.verdict import Verdict
+
+_MAX_ULPS = 3.0
+
+
+def judge(
+    case: Case,
+    data: Data,
+    expected: Arrays,
+    actual: Arrays,
+    iterate: Iterate,
+    in_float64: Callable[[], Arrays],
+) -> Verdict:
+    """Judges a case.
+
+    Args:
+        case: The case.
+        data: The batch.
+        expected: The original's arrays, with the judge's (see `Originals.run`).
+        actual: The port's arrays.
+        iterate: turns -> the port's arrays when it stops after that many steps.
+        in_float64: The port's arrays in float64; asked for only where float32 needs it.
+
+    Returns:
+        The verdict.
+    """
+    compared = _COMPARED[case.kind]
+    theirs = {name: a for name, a in expected.items() if name.split("/")[0] in compared}
+    if case.kind == "direction":
+        return _judge_direction(case, theirs, actual)
+    if case.kind == "train":
+        return _judge_training(case, expected, theirs, actual)
+    if case.dtype == "float64":
+        return judge_float64(case, data, expected, theirs, actual)
+    if norm_of(case) == "l2":
+        return judge_by_truth(case, data, expected, theirs, actual, in_float64)
+    return judge_signs_first(case, data, expected, theirs, dict(actual), iterate, in_float64)
+
+
+_COMPARED = {"perturb": ("adv",), "train": ("loss", "grad", "after"), "direction": ("direction",)}
+
+
+def _judge_direction(case: Case, theirs: Arrays, actual: Arrays) -> Verdict:
+    if norm_of(case) != "l2":
+        comparison = compare(theirs, actual, title=case.name)
+        return Verdict(case, comparison, "the same bits")
+    truth = ascent({"x": case_gradient(case).astype(np.float64)}, "l2")["x"]
+    ulp = np.spacing(np.abs(truth).astype(np.float32)).astype(np.float64)
+    units = {
+        side: {"ulps from float64": np.abs(arrays["direction/x"] - truth) / ulp}
+        for side, arrays in (("port", actual), ("original", theirs))
+    }
+    zero = {"ulps from float64": np.zeros_like(truth)}
+    comparison = compare(zero, units["port"], atol=_MAX_ULPS, title=case.name)
+    original = units["original"]["ulps from float64"].max()
+    port = units["port"]["ulps from float64"].max()
+    rule = f"at most {_MAX_ULPS:g} ulp from float64: port {port:.2f}, original {original:.2f}"
+    return Verdict(case, comparison, rule)
+
+
+def _judge_training(case: Case, expected: Arrays, theirs: Arrays, actual: Arrays) -> Verdict:
+    """By the slack alone, which is stricter; by distance from float64 where that is too strict."""
+    exact = case.dtype == "float64"
+    parts = []
+    for name in dict.fromkeys([*theirs, *(n for n in actual if _is_compared(case, n))]):
+        size = float(np.abs(theirs[name]).max()) if name in theirs and theirs[name].size else 0.0
+        if exact:
+            slack = FLOAT64_TOLERANCE * max(1.0, size)
+        else:
+            slack = 1e-6 * (1 + size) if name == "loss" else 1e-5 * size
+        pair = [{name: side[name]} if name in side else {} for side in (theirs, actual)]
+        part = compare(pair[0], pair[1], atol=slack)
+        if not part and not exact and f"truth/{name}" in expected:
+            truth = {name: expected[f"truth/{name}"]}
+            part = compare_to_truth(pair[0], pair[1], truth, slack=slack, per_example=False)
+        parts.append(part)
+    rule = "float64, 1e-11" if exact else "loss 1e-6 (1 + |loss|), gradients 1e-5 of the largest"
+    return Verdict(case, Comparison.join(case.name, parts), rule)
+
+
+def _is_compared(case: Case, name: str) -> bool:
+    return not (case.library == "cleverhans3" and "moving_" in name)
