@@ -288,6 +288,19 @@ class _Fault(nn.Module):
         return self.graph(self.fault(x), *weights)
 
 
+class _Jump(torch.autograd.Function):
+    """A gradient that is off in float32 alone, as where a relu lies within rounding of 0."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        single = gradients[0].dtype == torch.float32
+        return gradients[0] * (1 + 1e-3) if single else gradients[0].clone()
+
+
 class _ScaledGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -312,6 +325,11 @@ def test_planted_faults_are_caught(zoo: Zoo) -> None:
             model = zoo.load("batch_norms")
             model.graph = _Fault(model.graph, fault)
             assert not check(model)
+        model = zoo.load("batch_norms")
+        model.graph = _Fault(model.graph, _Jump.apply)
+        judged = check(model)
+        assert judged
+        assert any("in float64" in row.name for row in judged.rows)
         model = zoo.load("batch_norms")
         with torch.no_grad():
             next(model.parameters()).view(-1)[0] *= 1.001

@@ -16,6 +16,20 @@ from torchfgsm.originals.keras2 import KERAS_2, KERAS_3, TOLERANCE, keras2_file
 
 pytestmark = pytest.mark.live
 HERE = Path(__file__).parent
+SUPPORTED = (
+    "activations",
+    "adapted",
+    "dict_ports",
+    "frozen",
+    "layers1",
+    "layers2",
+    "layers3",
+    "nested",
+    "nests",
+    "preprocessing",
+    "shared",
+    "two_outputs",
+)
 Build = Callable[..., Path]
 
 
@@ -137,7 +151,7 @@ def test_what_the_originals_cannot_run_is_refused_in_one_line(
         "two_outputs",
     ],
 )
-def test_every_supported_layer_gives_the_same_outputs(
+def test_what_is_supported_gives_the_same_outputs(
     kind: str, suffix: str, build: Build, workers: Any, tmp_path: Path
 ) -> None:
     model = build(kind, suffix, seed=None if kind == "adapted" else 0)
