@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from torchfgsm.converters import layers
@@ -71,7 +72,8 @@ def _converter(build: Build, before: Callable[[Any, Any], Any] | None) -> Callab
 def _batch_norm(
     node: Any, graph: Any, settings: Mapping[str, Mapping[str, Any]]
 ) -> tuple[nn.Module, tuple[str, ...]]:
-    epsilon = float(node.attributes.get("epsilon", 1e-5))
+    # ONNX holds float32; its shortest decimal is the number that Keras was given.
+    epsilon = float(str(np.float32(node.attributes.get("epsilon", 1e-5))))
     mean = node.input_values[3]
     if mean in settings:
         s = settings[mean]

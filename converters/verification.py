@@ -27,8 +27,8 @@ SLACK = 1e-6
 """Allowed on top, relative to the largest entry of the example."""
 FLOAT32_TOLERANCE = 1e-5
 """Relative to the example's largest entry, where the original computes in float32 alone."""
-FLOAT64_TOLERANCE = 1e-9
-"""The same in float64, where float32 fell short by a jump of a relu."""
+FLOAT64_TOLERANCE = 1e-6
+"""The same in float64, where float32 fell short by rounding; ONNX holds constants in float32."""
 _DIRECTIONS = 3
 _STEP = 1e-7
 

@@ -185,6 +185,7 @@ def _run(
     """Judges each case and prints the table; a case that cannot run does not end the others."""
     from torchfgsm.originals import EnvironmentUnavailable, WorkerError
     from torchfgsm.parity import table
+    from torchfgsm.parity.originals_side import NotComparableError
     from torchfgsm.parity.run import verdict
 
     start = time.monotonic()
@@ -195,7 +196,7 @@ def _run(
     for case in cases:
         try:
             verdicts.append(verdict(case, models, expected(case)))
-        except (EnvironmentUnavailable, WorkerError) as error:
+        except (EnvironmentUnavailable, NotComparableError, WorkerError) as error:
             failed.append((case, _one_line(error)))
             _say(f"torchfgsm: {case.name}: could not compare: {_one_line(error)}")
             continue

@@ -94,6 +94,7 @@ class Originals:
             reply = self._call("train", case, path, data)
             keep = {k: v for k, v in reply.arrays.items() if k.startswith(("grad/", "after/"))}
             loss = np.asarray(reply.values["loss"], case.dtype)
+            _refuse_layer_losses(reply.values)
             truth = self._training_truth(case, path, data)
             return {"loss": loss, **_without_moving(case, keep), **truth}
         found = self._perturb(case, path, model, data)
@@ -232,6 +233,22 @@ class Originals:
                 found[f"iterate/{turn}/{name}"] = adv[f"adv/{name}"]
             here = replace(data, x={n: adv[f"adv/{n}"] for n in data.x})
         return found
+
+
+class NotComparableError(ValueError):
+    """A case that a model does not allow, with the reason."""
+
+
+def _refuse_layer_losses(values: dict[str, Any]) -> None:
+    """Regularizers are part of NSL's loss and do not travel with a converted model."""
+    if "labeled_loss" not in values:
+        return
+    rest = values["loss"] - values["labeled_loss"] - values["scaled_adversarial_loss"]
+    if abs(rest) > 1e-6 * (1 + abs(values["loss"])):
+        raise NotComparableError(
+            f"the model's layers add a loss of {rest:.6g} (regularizers), which a converted model "
+            "does not have: add it to the port's loss yourself"
+        )
 
 
 def _without_moving(case: Case, arrays: dict[str, Array]) -> dict[str, Array]:

@@ -104,6 +104,9 @@ def data_for(model: Classifier, arrays: Mapping[str, Array]) -> Data:
     sizes = {name: len(value) for name, value in {**x, "y": y}.items()}
     if len(set(sizes.values())) > 1 or len(y) == 0:
         raise ValueError(f"inputs and labels need one batch size of at least 1, got {sizes}")
+    infinite = [name for name, value in x.items() if not np.isfinite(value).all()]
+    if infinite:
+        raise ValueError(f"the inputs {infinite} have NaN or infinite entries")
     with torch.no_grad():
         output = model(*[torch.from_numpy(value[:1]) for value in x.values()])
     if not isinstance(output, torch.Tensor) or output.dim() != 2 or output.shape[1] < 2:

@@ -195,10 +195,11 @@ def _node(layer, node, shift):
         for key, value in node["kwargs"].items()
         if value is not None and not (isinstance(value, list) and set(value) == {None})
     }
-    if len(node["args"]) != 1 or any(isinstance(v, (dict, list)) for v in keywords.values()):
-        raise _cannot(layer, "is called with more than its input")
-    (given,) = node["args"]
+    given = node["args"][0] if len(node["args"]) == 1 else None
     tensors = given if isinstance(given, list) else [given]
+    others = any(isinstance(value, (dict, list)) for value in keywords.values())
+    if others or not all(isinstance(t, dict) and "keras_history" in t["config"] for t in tensors):
+        raise _cannot(layer, "is called with more than outputs of other layers")
     return [[*_shifted(t["config"]["keras_history"], shift), keywords] for t in tensors]
 
 
