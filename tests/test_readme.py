@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import differences, digits
+from benchmarks import differences, digits, parity
 from benchmarks.difference_measures import Bench
 
 ROOT = Path(__file__).parent.parent
@@ -39,6 +39,11 @@ def test_marked_blocks_are_valid_python() -> None:
 
 def test_table_is_the_measured_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert differences.main(["--check"]) == 0, capsys.readouterr().err
+
+
+def test_parity_table_is_that_of_the_last_run_and_all_of_it_equal() -> None:
+    assert parity.main(["--check"]) == 0
+    assert all(row["passed"] == "True" for row in parity.read_rows())
 
 
 def test_a_stale_table_is_found(
