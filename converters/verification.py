@@ -260,7 +260,7 @@ def _values(
 def _onnx_runner(graph: Any, outputs: list[str]) -> Callable[[Mapping[str, Array]], list[Array]]:
     """Returns a call of the ONNX model, by onnxruntime where it is installed."""
     try:
-        import onnxruntime  # type: ignore[import-untyped,unused-ignore]
+        import onnxruntime
     except ImportError:
         from onnx.reference import ReferenceEvaluator
 

@@ -76,7 +76,7 @@ def members(room: str) -> list[str]:
     return found
 
 
-CORE = ("recipe", "weighting", "features", "labels", "losses", "gradient", "norms")
+CORE = ("presets", "recipe", "weighting", "features", "labels", "losses", "gradient", "norms")
 ENGINE = ("checks", "engine", "model_gradient")
 DIALECTS = ("attacks", "nsl", "cleverhans")
 OUTER = ("converters", "comparison", "judgement", "originals", "parity", "cli", "__main__")
@@ -122,7 +122,7 @@ def test_nothing_imports_the_command_line_but_its_entry() -> None:
     assert users <= {"torchfgsm.__main__"}
 
 
-@pytest.mark.parametrize("name", ["recipe", "norms", "features", "weighting"])
+@pytest.mark.parametrize("name", ["presets", "norms", "features", "weighting"])
 def test_innermost_modules_import_nothing_of_the_package(name: str) -> None:
     assert not {t for t in imported(f"torchfgsm.{name}") if within(t, "torchfgsm")}
 

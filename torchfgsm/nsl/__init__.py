@@ -5,7 +5,7 @@ loss at construction and returns the losses of a batch, for any loop and optimiz
 """
 
 from torchfgsm.nsl.configs import AdvNeighborConfig, AdvRegConfig, NormType, make_adv_reg_config
-from torchfgsm.nsl.keras import AdversarialRegularization, Losses, adversarial_loss
+from torchfgsm.nsl.keras import AdversarialRegularization, Losses
 from torchfgsm.nsl.lib import (
     apply_feature_mask,
     gen_adv_neighbor,
@@ -14,6 +14,7 @@ from torchfgsm.nsl.lib import (
     project_to_ball,
     random_in_norm_ball,
 )
+from torchfgsm.nsl.loss import adversarial_loss
 
 __all__ = [
     "AdvNeighborConfig",

@@ -1,32 +1,28 @@
-"""Adversarial regularization: `nsl.keras.adversarial_loss` and `AdversarialRegularization`."""
+"""The model with NSL's training loss: `nsl.keras.AdversarialRegularization`."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from torchfgsm import losses as keras_losses
 from torchfgsm.checks import refuse_other_dtype
-from torchfgsm.features import Features, is_differentiable, normal
+from torchfgsm.features import is_differentiable, normal
 from torchfgsm.gradient import attack_mode
 from torchfgsm.nsl.configs import AdvRegConfig
 from torchfgsm.nsl.lib import gen_adv_neighbor
+from torchfgsm.nsl.loss import (
+    adversarial_loss,
+    apply_loss,
+    per_output,
+    reduced,
+    requiring_grad,
+    resolve,
+)
 from torchfgsm.weighting import Weighting
-
-LossFn = Callable[..., Tensor]
-
-# Keras' names of the losses that torchfgsm.losses has.
-_NAMED_LOSSES: dict[str, Callable[[], LossFn]] = {
-    "sparse_categorical_crossentropy": keras_losses.SparseCategoricalCrossentropy,
-    "categorical_crossentropy": keras_losses.CategoricalCrossentropy,
-    "binary_crossentropy": keras_losses.BinaryCrossentropy,
-    "mean_squared_error": keras_losses.MeanSquaredError,
-    "mse": keras_losses.MeanSquaredError,
-}
 
 
 class Losses(NamedTuple):
@@ -43,101 +39,6 @@ class Losses(NamedTuple):
     loss: Tensor
     labeled_loss: Tensor
     scaled_adversarial_loss: Tensor
-
-
-def _apply(loss_fn: LossFn, y_true: Any, y_pred: Any, sample_weight: Tensor | None) -> Tensor:
-    """Calls a loss in Keras' order; weights only where there are any."""
-    if sample_weight is None:
-        return loss_fn(y_true, y_pred)
-    return loss_fn(y_true, y_pred, sample_weight)
-
-
-def refuse_torch_loss(loss_fn: object) -> None:
-    """Refuses torch's own losses, whose argument order would be silently wrong.
-
-    Raises:
-        TypeError: A loss of `torch.nn` or something that cannot be called.
-    """
-    module = type(loss_fn).__module__ if isinstance(loss_fn, nn.Module) else None
-    module = module or getattr(loss_fn, "__module__", None) or ""
-    if module.startswith("torch.nn"):
-        raise TypeError(
-            f"{loss_fn!r} takes (output, target) but NSL's losses take (y_true, y_pred, "
-            "sample_weight): use torchfgsm.losses, or lambda y, p, w=None: your_loss(p, y)"
-        )
-    if not callable(loss_fn):
-        raise TypeError(f"a loss must be callable or a name, got {loss_fn!r}")
-
-
-def adversarial_loss(
-    features: Any,
-    labels: Any,
-    model: Any,
-    loss_fn: LossFn,
-    sample_weights: Tensor | None = None,
-    adv_config: AdvRegConfig | None = None,
-    predictions: Any = None,
-    labeled_loss: Tensor | None = None,
-    gradient_tape: None = None,
-    model_kwargs: dict[str, Any] | None = None,
-) -> Tensor:
-    """The loss on adversarial neighbors, as `nsl.keras.adversarial_loss`.
-
-    Args:
-        features: A tensor (N, ...), or a dict or list of these. With `predictions` or
-            `labeled_loss` they must be the tensors these were computed from, requiring grad.
-        labels: Labels as `loss_fn` takes them.
-        model: Called on the features, clean and adversarial, in its own mode.
-        loss_fn: `loss_fn(y_true, y_pred)`, or with weights `loss_fn(y_true, y_pred, weights)`.
-        sample_weights: Weights (N,) or (N, 1), or None.
-        adv_config: How neighbors are made; the multiplier is not applied.
-        predictions: `model(features)` where it is known.
-        labeled_loss: The loss on `features` where it is known.
-        gradient_tape: Unused.
-        model_kwargs: Keyword arguments of the model.
-
-    Returns:
-        The unscaled loss on the adversarial neighbors.
-
-    Raises:
-        TypeError: A loss of `torch.nn`.
-        ValueError: As `gen_adv_neighbor`.
-    """
-    refuse_torch_loss(loss_fn)
-    config = adv_config or AdvRegConfig()
-    kwargs = model_kwargs or {}
-
-    def call(inputs: Any) -> Any:
-        return model(inputs, **kwargs)
-
-    def weighted(y_true: Any, y_pred: Any) -> Tensor:
-        return _apply(loss_fn, y_true, y_pred, sample_weights)
-
-    if labeled_loss is None:
-        if predictions is None:
-            # The attack needs the path from the features, also where the caller's grad is off.
-            with torch.enable_grad():
-                features = _requiring_grad(features)
-                labeled_loss = weighted(labels, call(features))
-        else:
-            labeled_loss = weighted(labels, predictions)
-    neighbors, _ = gen_adv_neighbor(
-        features,
-        labeled_loss,
-        config.adv_neighbor_config,
-        pgd_model_fn=call,
-        pgd_loss_fn=weighted,
-        pgd_labels=labels,
-    )
-    return weighted(labels, call(neighbors))
-
-
-def _requiring_grad(features: Any) -> Any:
-    """The features, each floating-point one as a leaf unless it is part of a graph already."""
-    apart = Features.take_apart(features)
-    return apart.put_together(
-        [t if t.requires_grad else t.detach().requires_grad_() for t in apart.tensors]
-    )
 
 
 class AdversarialRegularization(nn.Module):
@@ -179,10 +80,10 @@ class AdversarialRegularization(nn.Module):
         self.adv_config = adv_config or AdvRegConfig()
         self.base_with_labels_in_features = base_with_labels_in_features
         names = list(getattr(base_model, "output_names", None) or [])
-        self._losses = [_resolve(fn) for fn in _per_output(loss, names, self.label_keys, "loss")]
+        self._losses = [resolve(fn) for fn in per_output(loss, names, self.label_keys, "loss")]
         self._loss_weights = [
             float(weight)
-            for weight in _per_output(
+            for weight in per_output(
                 1.0 if loss_weights is None else loss_weights,
                 names,
                 self.label_keys,
@@ -206,7 +107,7 @@ class AdversarialRegularization(nn.Module):
         with torch.inference_mode(False), torch.enable_grad():
             inputs = normal(inputs)
             labels, weights, features = self._take_apart(inputs)
-            features = _requiring_grad(features)
+            features = requiring_grad(features)
             outputs = self._call_base(features, inputs)
             labeled_loss = self._total_loss(labels, outputs, weights)
             adv_loss = adversarial_loss(
@@ -258,7 +159,7 @@ class AdversarialRegularization(nn.Module):
         ):
             inputs = {name: value.clone() for name, value in inputs.items()}
             labels, weights, features = self._take_apart(inputs)
-            features = _requiring_grad(features)
+            features = requiring_grad(features)
             outputs = self._call_base(features, inputs)
             neighbors, _ = gen_adv_neighbor(
                 features,
@@ -320,7 +221,7 @@ class AdversarialRegularization(nn.Module):
                 f"the model has {len(found)} outputs and {len(labels)} labels {self.label_keys}"
             )
         terms = [
-            factor * _reduced(loss_fn, _apply(loss_fn, label, output, weights))
+            factor * reduced(loss_fn, apply_loss(loss_fn, label, output, weights))
             for factor, loss_fn, label, output in zip(
                 self._loss_weights, self._losses, labels, found, strict=True
             )
@@ -343,33 +244,3 @@ def _detached(outputs: Any) -> Any:
     if isinstance(outputs, (list, tuple)):
         return type(outputs)(value.detach() for value in outputs)
     return outputs.detach()
-
-
-def _reduced(loss_fn: LossFn, value: Tensor) -> Tensor:
-    """Per-example losses averaged over the batch, unless the loss has a reduction of its own."""
-    return value.mean() if value.dim() and not hasattr(loss_fn, "reduction") else value
-
-
-def _resolve(loss: Any) -> LossFn:
-    if isinstance(loss, str):
-        if loss not in _NAMED_LOSSES:
-            raise ValueError(f"unknown loss {loss!r}; known are {', '.join(_NAMED_LOSSES)}")
-        return _NAMED_LOSSES[loss]()
-    refuse_torch_loss(loss)
-    found: LossFn = loss
-    return found
-
-
-def _per_output(value: Any, names: list[str], label_keys: tuple[str, ...], what: str) -> list[Any]:
-    """One entry per output from what Keras takes: a value for all, a list, or a dict by name."""
-    if isinstance(value, Mapping):
-        keys = names or [f"output_{i + 1}" for i in range(len(label_keys))]
-        missing = [name for name in keys if name not in value]
-        if missing:
-            raise ValueError(f"{what} for outputs {missing} not found in {list(value)}")
-        return [value[name] for name in keys]
-    if isinstance(value, (list, tuple)):
-        if len(value) != len(label_keys):
-            raise ValueError(f"{len(value)} entries of {what} for {len(label_keys)} labels")
-        return list(value)
-    return [value] * len(label_keys)

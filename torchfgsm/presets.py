@@ -1,0 +1,220 @@
+"""Each library as a preset of `Recipe`, with its own parameter names and defaults."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar
+
+Norm = Literal["linf", "l2", "l1"]
+R = TypeVar("R", bound="Presets")
+
+# The originals' own names for a norm: NSL's words, CleverHans' numpy orders.
+_NSL_NORMS: Mapping[str, Norm] = MappingProxyType({"infinity": "linf", "l2": "l2", "l1": "l1"})
+_NUMPY_NORMS: Mapping[float, Norm] = MappingProxyType({math.inf: "linf", 2: "l2", 1: "l1"})
+
+# Floor under the squared L2 norm in all four originals (NSL writes it as epsilon ** 2, 1e-6).
+_ORIGINALS_GUARD = 1e-12
+
+
+class Presets:
+    """The presets of `torchfgsm.Recipe`, whose fields these choose."""
+
+    def __init__(self, **fields: Any) -> None:
+        """Takes a recipe's fields; `Recipe` has its own."""
+        raise TypeError("Presets are made as torchfgsm.Recipe")
+
+    @classmethod
+    def nsl(
+        cls: type[R],
+        adv_step_size: float | None = 0.001,
+        adv_grad_norm: object = "l2",
+        clip_value_min: float | None = None,
+        clip_value_max: float | None = None,
+        pgd_iterations: int = 1,
+        pgd_epsilon: float | None = None,
+        random_init: bool = False,
+    ) -> R:
+        """NSL 1.4.0 with the names and defaults of `nsl.configs.AdvNeighborConfig`.
+
+        Its feature mask and bounds given as tensors go to the call. NSL takes at least one step,
+        or none after a random start when `pgd_iterations` is 0.
+
+        Args:
+            adv_step_size: Length of a step.
+            adv_grad_norm: "infinity", "l2", "l1", or `torchfgsm.nsl.NormType`.
+            clip_value_min: Smallest value of the features.
+            clip_value_max: Largest value of the features.
+            pgd_iterations: Number of steps.
+            pgd_epsilon: Radius of the ball, or None.
+            random_init: Start at a random point of the ball.
+
+        Raises:
+            ValueError: An unknown norm.
+        """
+        word = getattr(adv_grad_norm, "value", adv_grad_norm)
+        if not isinstance(word, str) or word not in _NSL_NORMS:
+            raise ValueError(
+                f"NSL's adv_grad_norm must be 'l1', 'l2', 'infinity' or a NormType, "
+                f"got {adv_grad_norm!r}"
+            )
+        return cls(
+            labels="given",
+            reduction="mean",
+            nonfinite="zero",
+            missing_gradient="stay",
+            norm=_NSL_NORMS[word],
+            guard=_ORIGINALS_GUARD,
+            joint=True,
+            step=adv_step_size,
+            iterations=pgd_iterations if random_init else max(pgd_iterations, 1),
+            epsilon=pgd_epsilon,
+            order="project_clip",
+            random_start="uniform" if random_init else "none",
+            clip_min=clip_value_min,
+            clip_max=clip_value_max,
+            crossed_clip="max",
+        )
+
+    @classmethod
+    def cleverhans3(
+        cls: type[R],
+        eps: float | None = 0.3,
+        eps_iter: float | None = 0.05,
+        nb_iter: int | None = None,
+        ord: object = math.inf,
+        clip_min: float | None = None,
+        clip_max: float | None = None,
+        rand_init: bool | None = None,
+        rand_init_eps: float | None = None,
+        clip_grad: bool = False,
+        targeted: bool = False,
+    ) -> R:
+        """CleverHans 3.1.0 with the names and defaults of `parse_params`.
+
+        Without `nb_iter` it is one step of `FastGradientMethod`; with it `ProjectedGradientDescent`
+        (whose own default is 10 iterations from a random start).
+
+        Args:
+            eps: Length of the step, or radius of the ball when iterated.
+            eps_iter: Length of one step when iterated.
+            nb_iter: Number of iterations.
+            ord: numpy.inf, 1 or 2.
+            clip_min: Smallest value of the input.
+            clip_max: Largest value of the input.
+            rand_init: Random start when iterated; None means True, as in `MadryEtAl`.
+            rand_init_eps: Radius of the random start; None: eps.
+            clip_grad: Ignore gradient entries whose step would be clipped away.
+            targeted: The labels are targets (`y_target`).
+
+        Raises:
+            ValueError: An unknown norm.
+            NotImplementedError: Iterated steps under L1, as in the original.
+        """
+        return cls._cleverhans(
+            (eps, eps_iter, nb_iter, ord, clip_min, clip_max, rand_init, rand_init_eps, targeted),
+            default_rand_init=True,
+            ties="shared",
+            random_start="biased_l1",
+            clip_grad=clip_grad,
+            through_perturbation=True,
+            crossed_clip="min",
+        )
+
+    @classmethod
+    def cleverhans_tf2(
+        cls: type[R],
+        eps: float | None,
+        norm: object,
+        eps_iter: float | None = None,
+        nb_iter: int | None = None,
+        clip_min: float | None = None,
+        clip_max: float | None = None,
+        targeted: bool = False,
+        rand_init: bool | None = None,
+        rand_minmax: float | None = None,
+    ) -> R:
+        """CleverHans 4.0.0's TensorFlow 2 port: `cleverhans.tf2.attacks`.
+
+        Without `nb_iter` it is `fast_gradient_method`, with it `projected_gradient_descent`.
+
+        Raises:
+            ValueError: An unknown norm.
+            NotImplementedError: Iterated steps under L1, as in the original.
+        """
+        return cls._cleverhans(
+            (eps, eps_iter, nb_iter, norm, clip_min, clip_max, rand_init, rand_minmax, targeted),
+            default_rand_init=False,
+            random_start="biased_l1",
+            through_perturbation=True,
+            crossed_clip="min",
+        )
+
+    @classmethod
+    def cleverhans_torch(
+        cls: type[R],
+        eps: float | None,
+        norm: object,
+        eps_iter: float | None = None,
+        nb_iter: int | None = None,
+        clip_min: float | None = None,
+        clip_max: float | None = None,
+        targeted: bool = False,
+        rand_init: bool = True,
+        rand_minmax: float | None = None,
+    ) -> R:
+        """CleverHans 4.0.0's PyTorch port: `cleverhans.torch.attacks`.
+
+        Without `nb_iter` it is `fast_gradient_method`, with it `projected_gradient_descent`.
+
+        Raises:
+            ValueError: An unknown norm, a negative eps or eps_iter, or clip_min > clip_max.
+            NotImplementedError: Iterated steps under L1, as in the original.
+        """
+        for name, value in (("eps", eps), ("eps_iter", eps_iter)):
+            if value is not None and value < 0:
+                raise ValueError(f"{name} must be greater than or equal to 0, got {value}")
+        return cls._cleverhans(
+            (eps, eps_iter, nb_iter, norm, clip_min, clip_max, rand_init, rand_minmax, targeted),
+            default_rand_init=True,
+            reduction="mean",
+            nonfinite="ignore",
+            scalar_examples="joint",
+            random_start="cube",
+            model_mode="keep",
+        )
+
+    @classmethod
+    def _cleverhans(
+        cls: type[R], parameters: tuple[Any, ...], *, default_rand_init: bool, **choices: Any
+    ) -> R:
+        """What the three CleverHans ports share: one FGM step, or PGD when iterated."""
+        eps, eps_iter, nb_iter, order, low, high, rand_init, radius, targeted = parameters
+        if not isinstance(order, Hashable) or order not in _NUMPY_NORMS:
+            raise ValueError(f"CleverHans' norm must be numpy.inf, 1 or 2, got {order!r}")
+        norm = _NUMPY_NORMS[order]  # type: ignore[index]  # any hashable equal to inf, 1 or 2
+        iterated = nb_iter is not None
+        if iterated and norm == "l1":
+            raise NotImplementedError(
+                "CleverHans' projected gradient descent does not take norm 1: one L1 step moves a "
+                "single entry. Use linf or l2, or this package's own torchfgsm.pgd(norm='l1')"
+            )
+        random = iterated and (default_rand_init if rand_init is None else bool(rand_init))
+        random_start = choices.pop("random_start")
+        return cls(
+            norm=norm,
+            guard=_ORIGINALS_GUARD,
+            joint=False,
+            targeted=targeted,
+            step=eps_iter if iterated else eps,
+            iterations=nb_iter if iterated else 1,
+            epsilon=eps if iterated else None,
+            order="clip_project_clip",
+            random_start=random_start if random else "none",
+            random_radius=radius if random else None,
+            clip_min=low,
+            clip_max=high,
+            one_sided_clip="refused",
+            **{"nonfinite": "propagate", **choices},
+        )
