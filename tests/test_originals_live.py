@@ -208,20 +208,24 @@ def test_directions_and_projections(
     nsl: Worker, cleverhans3: Worker, cleverhans_tf2: Worker
 ) -> None:
     gradient = np.array([[3.0, -4.0, 0.0], [1.0, 2.0, -2.0]], np.float32)
-    arrays, moves = {"g/x": gradient}, {"d/x": gradient}
+    arrays = {"g/x": gradient}
     for worker, norms in ((nsl, ("infinity", "l2", "l1")), (cleverhans3, (np.inf, 2, 1))):
         linf, l2, l1 = (
-            worker.call("direction", arrays, params={"norm": n}).arrays["direction/x"]
+            worker.call("function", arrays, params={"function": "direction", "norm": n}).arrays[
+                "result/x"
+            ]
             for n in norms
         )
         np.testing.assert_array_equal(linf, np.sign(gradient))
         np.testing.assert_allclose(l2, unit_l2(gradient), rtol=1e-6)
         np.testing.assert_array_equal(l1, np.array([[0, -1, 0], [0, 0.5, -0.5]]))
-        ball = worker.call("project", moves, params={"norm": norms[1], "radius": 3.5})
+        options = {"function": "project", "norm": norms[1], "radius": 3.5}
+        ball = worker.call("function", arrays, params=options)
         expected = gradient * np.array([[0.7], [1.0]])
-        np.testing.assert_allclose(ball.arrays["projected/x"], expected, rtol=1e-6)
-    box = cleverhans_tf2.call("project", moves, params={"norm": np.inf, "radius": 1.5})
-    np.testing.assert_array_equal(box.arrays["projected/x"], np.clip(gradient, -1.5, 1.5))
+        np.testing.assert_allclose(ball.arrays["result/x"], expected, rtol=1e-6)
+    options = {"function": "project", "norm": np.inf, "radius": 1.5}
+    box = cleverhans_tf2.call("function", arrays, params=options)
+    np.testing.assert_array_equal(box.arrays["result/x"], np.clip(gradient, -1.5, 1.5))
 
 
 @pytest.mark.parametrize(

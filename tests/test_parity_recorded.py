@@ -49,7 +49,7 @@ def test_every_recorded_result_has_its_case(recording: recorded.Recording) -> No
 def test_demo_shows_every_library_and_kind() -> None:
     shown = main_cases()
     assert {case.library for case in shown} == {case.library for case in CASES.values()}
-    assert {case.kind for case in shown} == {"perturb", "train", "direction"}
+    assert {case.kind for case in shown} == {"perturb", "train", "function"}
     assert {norm_of(case) for case in shown} == {"linf", "l2", "l1"}
 
 

@@ -29,7 +29,7 @@ class Case:
         name: Unique name, starting with the library's.
         library: One of `LIBRARIES`.
         kind: "perturb": adversarial examples; "train": training loss and parameter gradients, or
-            one optimizer step; "direction": the direction of a given gradient.
+            one optimizer step; "function": a helper function on given arrays.
         params: The original's own parameters.
         model: Which of the demo's models: "digits", "digits-reshaped" (the same, its softmax
             followed by a reshape, so that nobody recovers the logits), "digits-batchnorm",
@@ -46,7 +46,7 @@ class Case:
 
     name: str
     library: str
-    kind: Literal["perturb", "train", "direction"] = "perturb"
+    kind: Literal["perturb", "train", "function"] = "perturb"
     params: Mapping[str, Any]
     model: str = "digits"
     output: Literal["logits", "probabilities"] = "logits"
@@ -200,6 +200,7 @@ def _cleverhans_training_cases() -> Iterator[Case]:
     yield training(", adversarial examples only", {**given, "adv_coeff": 1.0})
     yield training(", adv_coeff 0.3", {**given, "adv_coeff": 0.3})
     yield training(", label smoothing", {**given, "smoothing": 0.1})
+    yield training(", weight decay", {**_attack("linf"), "pass_y": True, "weight_decay": 0.01})
     iterated = {**given["attack_params"], "eps_iter": 0.1, "nb_iter": 5}
     params = {**given, "attack": "BasicIterativeMethod", "attack_params": iterated}
     yield training(", l2, BIM-5", params)
@@ -219,27 +220,35 @@ def _attack(norm: str) -> dict[str, Any]:
     return {"attack": "FastGradientMethod", "attack_params": params}
 
 
-def _direction_cases() -> Iterator[Case]:
+def _function_cases() -> Iterator[Case]:
+    def function(library: str, name: str, norm: str | None = None, **params: Any) -> Case:
+        words: Mapping[str, Any] = NSL_WORDS if library == "nsl" else NUMPY_ORDERS
+        if norm is not None:
+            params["norm"] = words[norm]
+        return Case(
+            name=f"{library} / {name}" + (f", {norm}" if norm else ""),
+            library=library,
+            kind="function",
+            params={"function": name, **params},
+        )
+
     for library in LIBRARIES:
         for norm in ("linf", "l2", "l1"):
-            words: Mapping[str, Any] = NSL_WORDS if library == "nsl" else NUMPY_ORDERS
-            note = ""
-            if library == "cleverhans-torch" and norm == "l1":
-                note = "the original raises AssertionError on a zero gradient and on 10 ties; "
-                note += "those examples are left out"
-            yield Case(
-                name=f"{library} / direction, {norm}",
-                library=library,
-                kind="direction",
-                params={"norm": words[norm]},
-                note=note,
-            )
+            yield function(library, "direction", norm)
+            # Only CleverHans 3 projects to L1 balls.
+            if norm != "l1" or library == "cleverhans3":
+                yield function(library, "project", norm, radius=2.0)
+            if library == "nsl":
+                yield function(library, "normalize", norm)
+    yield function("nsl", "apply_feature_mask")
+    yield function("cleverhans3", "zero_out_clipped_grads")
+    yield function("cleverhans-torch", "zero_out_clipped_grads")
 
 
 def all_cases() -> list[Case]:
     """Every case, each original at its own defaults and across."""
     cases = [
-        *_direction_cases(),
+        *_function_cases(),
         *_nsl_cases(),
         *_cleverhans_cases(),
         *_nsl_training_cases(),
@@ -259,7 +268,7 @@ def main_cases() -> list[Case]:
         case
         for case in cases
         if not any(words in case.name for words in left_out)
-        and not (case.kind == "direction" and case.library != "nsl")
+        and not (case.kind == "function" and case.library != "nsl")
         and not ("PGD-10" in case.name and "linf" in case.name and "clip" not in case.name)
     ]
 

@@ -16,8 +16,9 @@ from torch import nn
 from torchfgsm import originals
 from torchfgsm.originals.cleverhans_torch import CleverHansTorch, cleverhans_torch
 from torchfgsm.originals.process import Reply, Worker
+from torchfgsm.parity import functions
 from torchfgsm.parity.cases import Case, norm_of
-from torchfgsm.parity.data import Array, Data, sample_gradient
+from torchfgsm.parity.data import Array, Data
 from torchfgsm.parity.truth import Gradient, Inputs, true_adversarial
 from torchfgsm.weighting import Weighting
 
@@ -88,8 +89,8 @@ class Originals:
         Raises:
             WorkerError: The original failed.
         """
-        if case.kind == "direction":
-            return self._direction(case)
+        if case.kind == "function":
+            return self._function(case)
         if case.kind == "train":
             reply = self._call("train", case, path, data)
             keep = {k: v for k, v in reply.arrays.items() if k.startswith(("grad/", "after/"))}
@@ -129,14 +130,13 @@ class Originals:
             options["optimizer"] = dict(case.optimizer) if case.optimizer else None
         return self.worker(case.library).call(method, arrays, **options)
 
-    def _direction(self, case: Case) -> dict[str, Array]:
-        gradient = case_gradient(case)
-        norm = case.params["norm"]
+    def _function(self, case: Case) -> dict[str, Array]:
+        arrays = functions.arrays_of(case)
         if case.library == "cleverhans-torch":
-            optimum = self.cleverhans_torch.optimize_linear
-            return {"direction/x": optimum(torch.from_numpy(gradient), 1.0, norm).numpy()}
+            tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+            return {"result/x": functions.call(case, self.cleverhans_torch, tensors).numpy()}
         reply = self.worker(case.library).call(
-            "direction", {"g/x": gradient}, params={"norm": norm}
+            "function", arrays, params=functions.worker_params(case)
         )
         return dict(reply.arrays)
 
@@ -178,7 +178,7 @@ class Originals:
             found = {"loss": np.asarray(reply.values["loss"]), **reply.arrays}
             return {f"truth/{name}": value for name, value in found.items()}
         attack = dict(case.params["attack_params"])
-        if iterations(replace(case, params=attack)) > 1:
+        if iterations(replace(case, params=attack)) > 1 or "weight_decay" in case.params:
             return {}
         weighting = Weighting.from_cleverhans(case.params.get("adv_coeff", 0.5))
         reply = self.worker("nsl").call(
@@ -289,11 +289,3 @@ def iterations(case: Case) -> int:
 def up_to(case: Case, turns: int) -> Case:
     """The same case, ended after some steps."""
     return replace(case, params={**case.params, iterations_key(case): turns})
-
-
-def case_gradient(case: Case) -> Array:
-    """The gradients of a direction case; those that the original cannot take are left out."""
-    gradient = sample_gradient()
-    if case.library == "cleverhans-torch" and norm_of(case) == "l1":
-        return np.delete(gradient, (0, 2), axis=0)
-    return gradient

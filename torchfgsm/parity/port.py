@@ -48,18 +48,6 @@ def _in_dtype(model: nn.Module, dtype: str) -> nn.Module:
     return copy.deepcopy(model).double() if dtype == "float64" else model
 
 
-def direction(library: str, norm: Any, gradient: Array) -> Array:
-    """The direction of a given gradient by a dialect's own function."""
-    given = torch.from_numpy(gradient)
-    if library == "nsl":
-        found = nsl.maximize_within_unit_norm(given, norm)
-    else:
-        dialect = {"cleverhans3": v3, "cleverhans-tf2": tf2, "cleverhans-torch": cleverhans_torch}
-        found = dialect[library].optimize_linear(given, 1.0, norm)
-    result: Array = found.numpy()
-    return result
-
-
 def perturb(case: Case, model: nn.Module, data: Data) -> dict[str, Array]:
     """Adversarial examples of a case, by input."""
     with warnings.catch_warnings():
@@ -168,10 +156,14 @@ def _train(case: Case, model: nn.Module, data: Data) -> dict[str, Array]:
     return results
 
 
-def _cross_entropy(case: Case, model: nn.Module) -> v3.CrossEntropy:
+def _cross_entropy(case: Case, model: nn.Module) -> v3.CrossEntropy | v3.WeightedSum:
     params = dict(case.params)
     attack = getattr(v3, params.pop("attack"))(model)
-    return v3.CrossEntropy(model, attack=attack, **params)
+    decay = params.pop("weight_decay", None)
+    loss = v3.CrossEntropy(model, attack=attack, **params)
+    if decay is None:
+        return loss
+    return v3.WeightedSum(model, [(1.0, loss), (decay, v3.WeightDecay(model))])
 
 
 def _named(prefix: str, model: Any, tensors: Mapping[str, Tensor]) -> dict[str, Array]:

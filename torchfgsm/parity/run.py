@@ -9,11 +9,11 @@ from typing import Protocol
 
 from torch import nn
 
-from torchfgsm.parity import port
+from torchfgsm.parity import functions, port
 from torchfgsm.parity.cases import Case
 from torchfgsm.parity.data import Array, Data
 from torchfgsm.parity.judge import judge
-from torchfgsm.parity.originals_side import Originals, case_gradient, up_to
+from torchfgsm.parity.originals_side import Originals, up_to
 from torchfgsm.parity.verdict import Verdict
 
 Expected = Callable[[Case], Mapping[str, Array]]
@@ -89,9 +89,8 @@ def verdicts(cases: Iterable[Case], models: Models, expected: Expected) -> Itera
 def verdict(case: Case, models: Models, expected: Mapping[str, Array]) -> Verdict:
     """Runs the port's side of a case and judges it."""
     data = models.data(case.model)
-    if case.kind == "direction":
-        found = port.direction(case.library, case.params["norm"], case_gradient(case))
-        return judge(case, data, expected, {"direction/x": found}, lambda turns: {}, dict)
+    if case.kind == "function":
+        return judge(case, data, expected, functions.run_port(case), lambda turns: {}, dict)
     model = models.converted(case)
     actual = port.run_port(case, model, data)
 

@@ -102,6 +102,27 @@ def into_ball(deltas: Mapping[str, Array], radius: float, norm: str) -> Inputs:
     return {name: d * _column(scale, d) for name, d in deltas.items()}
 
 
+def into_l1_ball(delta: Array, radius: float) -> Array:
+    """The nearest perturbations within the L1 ball, each by bisection of the amount taken off."""
+    rows = np.abs(delta.reshape(len(delta), -1))
+    low, high = np.zeros(len(rows)), rows.max(axis=1)
+    for _ in range(200):
+        middle = (low + high) / 2
+        outside = np.maximum(rows - middle[:, None], 0).sum(axis=1) > radius
+        low, high = np.where(outside, middle, low), np.where(outside, high, middle)
+    off = np.where(rows.sum(axis=1) > radius, high, 0.0)
+    shrunk: Array = np.sign(delta) * np.maximum(np.abs(delta) - _column(off, delta), 0)
+    return shrunk
+
+
+def normalized(array: Array, norm: str) -> Array:
+    """Each example divided by its norm, floored at 1e-6 as in NSL."""
+    rows = np.abs(array.reshape(len(array), -1))
+    lengths = {"linf": rows.max(axis=1), "l1": rows.sum(axis=1), "l2": (rows**2).sum(axis=1) ** 0.5}
+    found: Array = array / _column(np.maximum(lengths[norm], 1e-6), array)
+    return found
+
+
 def _joint(arrays: Mapping[str, Array]) -> Array:
     return np.concatenate([a.reshape(len(a), -1) for a in arrays.values()], axis=1)
 

@@ -19,6 +19,9 @@ from torchfgsm.recipe import Recipe
 class CallableModelWrapper:
     """A callable with the name of what it returns, as `cleverhans.model.CallableModelWrapper`.
 
+    A module is seen as one only where it is `callable_fn` itself: behind a lambda or a function its
+    mode and BatchNorm statistics are the caller's business.
+
     Args:
         callable_fn: From input (N, ...) to output (N, classes).
         output_layer: "logits" or "probs".

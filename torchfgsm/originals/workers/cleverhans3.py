@@ -13,8 +13,9 @@ Handlers:
         same name.
         -> arrays adv/<name>, gradient/<name> (of the attack's loss at x: summed over the batch,
         negative where targeted), loss [B] (the same sign), labels [B, classes] (those used)
-    direction(params={"norm"}; g/<name>) by optimize_linear with eps 1 -> arrays direction/<name>
-    project(params={"norm", "radius"}; d/<name>) by clip_eta -> arrays projected/<name>
+    function(params={"function", "norm", "radius", "clip_min", "clip_max"}; g/<name>, x/<name>) by
+        optimize_linear with eps 1 ("direction"), clip_eta ("project") or "zero_out_clipped_grads"
+        -> arrays result/<name>
     train(model, params, output, dtype, training, optimizer, seed; x, y) by
         CrossEntropy.fprop(x, y). params: smoothing, pass_y, adv_coeff, attack (a name as above, or
         absent), attack_params, weight_decay (a float: adds that times WeightDecay).
@@ -137,29 +138,23 @@ def train(params, arrays):
         return {**values, "logits": loaded.logits}, results
 
 
-def direction(params, arrays):
-    """Returns optimize_linear of g/<name> for eps 1."""
-    norm = params["params"]["norm"]
+def function(params, arrays):
+    """Returns one of CleverHans' helper functions of g/<name> as result/<name>."""
+    options = params["params"]
     with _session(params) as session:
-        feed = {}
-        fetches = {
-            f"direction/{name}": fast_gradient_method.optimize_linear(
-                _placeholder(g, None, feed), 1.0, norm
-            )
-            for name, g in keras_models.select(arrays, "g").items()
-        }
-        return {}, session.run(fetches, feed)
-
-
-def project(params, arrays):
-    """Returns clip_eta of d/<name>."""
-    norm, radius = params["params"]["norm"], params["params"]["radius"]
-    with _session(params) as session:
-        feed = {}
-        fetches = {
-            f"projected/{name}": utils_tf.clip_eta(_placeholder(d, None, feed), norm, radius)
-            for name, d in keras_models.select(arrays, "d").items()
-        }
+        feed, fetches = {}, {}
+        inputs = keras_models.select(arrays, "x")
+        for name, g in keras_models.select(arrays, "g").items():
+            given = _placeholder(g, None, feed)
+            if options["function"] == "direction":
+                found = fast_gradient_method.optimize_linear(given, 1.0, options["norm"])
+            elif options["function"] == "project":
+                found = utils_tf.clip_eta(given, options["norm"], options["radius"])
+            else:
+                x = _placeholder(inputs[name], None, feed)
+                bounds = options["clip_min"], options["clip_max"]
+                found = utils_tf.zero_out_clipped_grads(given, x, *bounds)
+            fetches[f"result/{name}"] = found
         return {}, session.run(fetches, feed)
 
 
@@ -237,6 +232,5 @@ HANDLERS = {
     "load": load,
     "perturb": perturb,
     "train": train,
-    "direction": direction,
-    "project": project,
+    "function": function,
 }

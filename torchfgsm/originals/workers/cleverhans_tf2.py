@@ -11,8 +11,8 @@ Handlers:
         eps become the keywords of the same name.
         -> arrays adv/<name>, gradient/<name> (by the library's compute_gradient at x: summed over
         the batch, negative where targeted), loss [B] (the same sign), labels [B] (those used)
-    direction(params={"norm"}; g/<name>) by optimize_linear with eps 1 -> arrays direction/<name>
-    project(params={"norm", "radius"}; d/<name>) by clip_eta -> arrays projected/<name>
+    function(params={"function", "norm", "radius"}; g/<name>) by optimize_linear with eps 1
+        ("direction") or clip_eta ("project") -> arrays result/<name>
 
 The library has no training loss, so there is no ``train``.
 """
@@ -79,22 +79,16 @@ def perturb(params, arrays):
     }
 
 
-def direction(params, arrays):
-    """Returns optimize_linear of g/<name> for eps 1."""
-    norm = params["params"]["norm"]
-    return {}, {
-        f"direction/{name}": np.asarray(original_utils.optimize_linear(tf.constant(g), 1.0, norm))
-        for name, g in keras_models.select(arrays, "g").items()
-    }
-
-
-def project(params, arrays):
-    """Returns clip_eta of d/<name>."""
-    norm, radius = params["params"]["norm"], params["params"]["radius"]
-    return {}, {
-        f"projected/{name}": np.asarray(original_utils.clip_eta(tf.constant(d), norm, radius))
-        for name, d in keras_models.select(arrays, "d").items()
-    }
+def function(params, arrays):
+    """Returns one of CleverHans' helper functions of g/<name> as result/<name>."""
+    options, results = params["params"], {}
+    for name, g in keras_models.select(arrays, "g").items():
+        if options["function"] == "direction":
+            found = original_utils.optimize_linear(tf.constant(g), 1.0, options["norm"])
+        else:
+            found = original_utils.clip_eta(tf.constant(g), options["norm"], options["radius"])
+        results[f"result/{name}"] = np.asarray(found)
+    return {}, results
 
 
 HANDLERS = {
@@ -102,6 +96,5 @@ HANDLERS = {
     "signatures": signatures,
     "load": load,
     "perturb": perturb,
-    "direction": direction,
-    "project": project,
+    "function": function,
 }

@@ -25,8 +25,10 @@ Handlers:
         array "clip_value_min", they reach NSL as they are, and it ignores them: its features are
         a dict).
         -> arrays adv/<name>, gradient/<name> (of the weighted labeled loss at x), loss (scalar)
-    direction(params={"norm"}; g/<name>) by maximize_within_unit_norm -> arrays direction/<name>
-    project(params={"norm", "radius"}; d/<name>) by project_to_ball -> arrays projected/<name>
+    function(params={"function", "norm", "radius"}; g/<name>, mask/<name>) by
+        maximize_within_unit_norm ("direction"), project_to_ball ("project"), "normalize" or
+        "apply_feature_mask", norms jointly over the names
+        -> arrays result/<name>
     train(model, params, loss, output, dtype, training, optimizer, seed; x, y, w) by calling
         AdversarialRegularization: params as in perturb, and multiplier. w must be [B, 1], as in
         the original. training (default false) is Keras' flag of the same name.
@@ -148,20 +150,21 @@ def _train(params, arrays):
     return values, results
 
 
-def direction(params, arrays):
-    """Returns maximize_within_unit_norm of g/<name>, jointly over the names."""
+def function(params, arrays):
+    """Returns one of NSL's helper functions of g/<name> as result/<name>."""
+    options = params["params"]
     tensors = _tensors(arrays, "g")
-    norm = original.configs.NormType(params["params"]["norm"])
-    found = original_lib.maximize_within_unit_norm(tensors, norm)
-    return {}, keras_models.numpy_arrays("direction", found)
-
-
-def project(params, arrays):
-    """Returns project_to_ball of d/<name>, jointly over the names."""
-    tensors, options = _tensors(arrays, "d"), params["params"]
-    norm = original.configs.NormType(options["norm"])
-    found = original_lib.project_to_ball(tensors, options["radius"], norm)
-    return {}, keras_models.numpy_arrays("projected", found)
+    norm = original.configs.NormType(options["norm"]) if "norm" in options else None
+    if options["function"] == "direction":
+        found = original_lib.maximize_within_unit_norm(tensors, norm)
+    elif options["function"] == "project":
+        found = original_lib.project_to_ball(tensors, options["radius"], norm)
+    elif options["function"] == "normalize":
+        found = {name: original_lib.normalize(g, norm) for name, g in tensors.items()}
+    else:
+        masks = _tensors(arrays, "mask")
+        found = {n: original_lib.apply_feature_mask(g, masks[n]) for n, g in tensors.items()}
+    return {}, keras_models.numpy_arrays("result", found)
 
 
 def _tensors(arrays, prefix):
@@ -214,8 +217,7 @@ HANDLERS = {
     "load": load,
     "perturb": perturb,
     "train": train,
-    "direction": direction,
-    "project": project,
+    "function": function,
     "oracle": oracle.oracle,
     "training_truth": oracle.training_truth,
 }
