@@ -113,10 +113,15 @@ class Presets:
             NotImplementedError: Iterated steps under L1, as in the original.
         """
         return cls._cleverhans(
-            (eps, eps_iter, nb_iter, ord, clip_min, clip_max, rand_init, rand_init_eps, targeted),
-            default_rand_init=True,
+            eps=eps,
+            eps_iter=eps_iter,
+            nb_iter=nb_iter,
+            order=ord,
+            clip=(clip_min, clip_max),
+            random_radius=rand_init_eps,
+            targeted=targeted,
             ties="shared",
-            random_start="biased_l1",
+            random_start="biased_l1" if rand_init is None or rand_init else "none",
             clip_grad=clip_grad,
             through_perturbation=True,
             crossed_clip="min",
@@ -144,9 +149,14 @@ class Presets:
             NotImplementedError: Iterated steps under L1, as in the original.
         """
         return cls._cleverhans(
-            (eps, eps_iter, nb_iter, norm, clip_min, clip_max, rand_init, rand_minmax, targeted),
-            default_rand_init=False,
-            random_start="biased_l1",
+            eps=eps,
+            eps_iter=eps_iter,
+            nb_iter=nb_iter,
+            order=norm,
+            clip=(clip_min, clip_max),
+            random_radius=rand_minmax,
+            targeted=targeted,
+            random_start="biased_l1" if rand_init else "none",
             through_perturbation=True,
             crossed_clip="min",
         )
@@ -176,21 +186,34 @@ class Presets:
             if value is not None and value < 0:
                 raise ValueError(f"{name} must be greater than or equal to 0, got {value}")
         return cls._cleverhans(
-            (eps, eps_iter, nb_iter, norm, clip_min, clip_max, rand_init, rand_minmax, targeted),
-            default_rand_init=True,
+            eps=eps,
+            eps_iter=eps_iter,
+            nb_iter=nb_iter,
+            order=norm,
+            clip=(clip_min, clip_max),
+            random_radius=rand_minmax,
+            targeted=targeted,
             reduction="mean",
             nonfinite="ignore",
             scalar_examples="joint",
-            random_start="cube",
+            random_start="cube" if rand_init else "none",
             model_mode="keep",
         )
 
     @classmethod
     def _cleverhans(
-        cls: type[R], parameters: tuple[Any, ...], *, default_rand_init: bool, **choices: Any
+        cls: type[R],
+        *,
+        eps: float | None,
+        eps_iter: float | None,
+        nb_iter: int | None,
+        order: object,
+        clip: tuple[float | None, float | None],
+        random_start: str,
+        random_radius: float | None,
+        **choices: Any,
     ) -> R:
         """What the three CleverHans ports share: one FGM step, or PGD when iterated."""
-        eps, eps_iter, nb_iter, order, low, high, rand_init, radius, targeted = parameters
         if not isinstance(order, Hashable) or order not in _NUMPY_NORMS:
             raise ValueError(f"CleverHans' norm must be numpy.inf, 1 or 2, got {order!r}")
         norm = _NUMPY_NORMS[order]  # type: ignore[index]  # any hashable equal to inf, 1 or 2
@@ -200,21 +223,19 @@ class Presets:
                 "CleverHans' projected gradient descent does not take norm 1: one L1 step moves a "
                 "single entry. Use linf or l2, or this package's own torchfgsm.pgd(norm='l1')"
             )
-        random = iterated and (default_rand_init if rand_init is None else bool(rand_init))
-        random_start = choices.pop("random_start")
+        starts_at_random = iterated and random_start != "none"
         return cls(
             norm=norm,
             guard=_ORIGINALS_GUARD,
             joint=False,
-            targeted=targeted,
             step=eps_iter if iterated else eps,
             iterations=nb_iter if iterated else 1,
             epsilon=eps if iterated else None,
             order="clip_project_clip",
-            random_start=random_start if random else "none",
-            random_radius=radius if random else None,
-            clip_min=low,
-            clip_max=high,
+            random_start=random_start if starts_at_random else "none",
+            random_radius=random_radius if starts_at_random else None,
+            clip_min=clip[0],
+            clip_max=clip[1],
             one_sided_clip="refused",
             **{"nonfinite": "propagate", **choices},
         )
