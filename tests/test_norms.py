@@ -96,7 +96,8 @@ def test_zero_gradient_gives_zero_step_and_keeps_the_dtype(
 @pytest.mark.parametrize("norm", NORMS)
 def test_huge_and_subnormal_gradients_have_full_length(norm: str, dtype: torch.dtype) -> None:
     info = torch.finfo(dtype)
-    subnormal = float(np.nextafter(np.array(0, str(dtype)[6:]), 1))
+    zero, up = np.array([0, 1], str(dtype)[6:])
+    subnormal = float(np.nextafter(zero, up))
     rows = t([[info.max, -info.max, 0.0], [subnormal, 0.0, 0.0], [info.tiny, 0.0, 0.0]], dtype)
     found = one(rows, norm)
     torch.testing.assert_close(size_of(found, norm), torch.ones(3, dtype=torch.float64))
