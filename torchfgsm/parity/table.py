@@ -29,11 +29,7 @@ def faults(libraries: Iterable[str]) -> str:
 
 def row_of(verdict: Verdict) -> dict[str, Any]:
     """One verdict as a flat row of JSON-able values."""
-    measured = [row.measured for row in verdict.comparison.rows]
-    far = {
-        side: max((m[side] for m in measured if side in m), default=None)
-        for side in ("port", "original")
-    }
+    far = _from_float64(verdict)
     return {
         "case": verdict.case.name,
         "verdict": verdict.word,
@@ -49,6 +45,15 @@ def row_of(verdict: Verdict) -> dict[str, Any]:
     }
 
 
+def _from_float64(verdict: Verdict) -> dict[str, float | None]:
+    """The largest distance of each side from float64, where it was measured."""
+    measured = [row.measured for row in verdict.comparison.rows]
+    return {
+        side: max((m[side] for m in measured if side in m), default=None)
+        for side in ("port", "original")
+    }
+
+
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
@@ -60,14 +65,19 @@ def heading() -> str:
 
 def line(verdict: Verdict) -> str:
     """A verdict as a line, followed by what failed."""
-    text = f"{verdict.case.name:<62} {verdict.word:<36} {verdict.max_abs:.2g}"
+    text = f"{verdict.case.name:<62} {verdict.word:<36} {verdict.max_abs:<8.2g}"
+    far = _from_float64(verdict)
+    if None not in far.values():
+        text += f" from float64: port {far['port']:.1e}, original {far['original']:.1e}"
+    elif verdict.case.kind == "function" and verdict.max_abs > 0:
+        text += f" {verdict.rule}"
     if verdict.case.note:
-        text += f"  ({verdict.case.note})"
+        text += f" ({verdict.case.note})"
     for row in verdict.comparison.failures:
         text += f"\n    {row.name}: {row.reason or 'differs'}, allowed {row.allowed or row.atol}"
         if row.first_bad is not None:
             text += f", first at {row.first_bad}"
-    return text
+    return text.rstrip()
 
 
 def summary(verdicts: Sequence[Verdict], failed: Sequence[tuple[Case, str]] = ()) -> str:
