@@ -72,6 +72,18 @@ REFUSED: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("call step", lambda: attack(MODEL, X, recipe=STEP, step=NAN), ValueError, "step must be"),
     ("no target", lambda: fgsm(MODEL, X, eps=0.1, targeted=True), ValueError, "give the target"),
     ("no target, pgd", lambda: pgd(MODEL, X, eps=0.1, targeted=True), ValueError, "the target"),
+    (
+        "crossed numbers for a dict",
+        lambda: fgsm(MODEL, {"a": X, "b": X}, eps=0.1, clip_min=1.0, clip_max=0.0),
+        ValueError,
+        "clip_min of feature 'a' is above clip_max",
+    ),
+    (
+        "nan bound for a list",
+        lambda: fgsm(MODEL, [X, X], eps=0.1, clip_min=NAN),
+        ValueError,
+        "clip_min of feature 0 has a NaN",
+    ),
     # inputs
     ("x nan", lambda: fgsm(MODEL, with_nan(), eps=0.1), ValueError, r"the first at \(2, 1\)"),
     (

@@ -224,7 +224,7 @@ def check_bounds(recipe: Recipe, features: Features, low: Any, high: Any, *, val
         unknown = [name for name in items(bound) if name not in known and name != ""]
         if unknown:
             raise ValueError(f"{side} names features {unknown} that the input has not")
-    lows, highs = features.select(low), features.select(high)
+    lows, highs = features.spread(low), features.spread(high)
     for name, tensor, a, b in zip(features.names, features.tensors, lows, highs, strict=True):
         called = f" of feature {name!r}" if name != "" else ""
         if recipe.one_sided_clip == "refused" and (a is None) != (b is None):

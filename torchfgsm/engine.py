@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,8 +59,8 @@ class Call:
         length = recipe.step if step is None else step
         if length is None:
             raise ValueError("the recipe has no step: give it to the call as step=")
-        low = _or_everywhere(recipe.clip_min, clip_min, features)
-        high = _or_everywhere(recipe.clip_max, clip_max, features)
+        low = features.spread(recipe.clip_min if clip_min is None else clip_min)
+        high = features.spread(recipe.clip_max if clip_max is None else clip_max)
         radius = recipe.epsilon if epsilon is None else epsilon
         return cls(
             steps=[_per_example(length, tensor) for tensor in features.tensors],
@@ -70,14 +70,6 @@ class Call:
             masks=_cast_each(features.select(mask), features),
             generator=generator,
         )
-
-
-def _or_everywhere(number: float | None, given: Any, features: Features) -> list[Any]:
-    """The call's bounds, or the recipe's number for every feature; numbers given do likewise."""
-    value = number if given is None else given
-    if isinstance(value, (Mapping, list, tuple)) or "" in features.names:
-        return features.select(value)
-    return [value] * len(features.names)
 
 
 def _per_example(length: Any, like: Tensor) -> Any:

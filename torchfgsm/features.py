@@ -62,6 +62,12 @@ class Features:
         by_name = items(values)
         return [by_name.get(name) for name in self.names]
 
+    def spread(self, values: Any) -> list[Any]:
+        """As `select`, but one value without a structure counts for every feature."""
+        if isinstance(values, (Mapping, list, tuple)):
+            return self.select(values)
+        return [values] * len(self.names)
+
 
 def items(x: Any) -> dict[Any, Any]:
     """Name -> value of a structured input; "" names a lone value, None has no values."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +17,8 @@ from torchfgsm.parity.truth import ascent, into_ball, into_l1_ball, normalized
 
 # Functions whose results no rounding can touch.
 _EXACT = {"apply_feature_mask", "zero_out_clipped_grads"}
-_CLEVERHANS: dict[str, Any] = {
+_DIALECTS: dict[str, Any] = {
+    "nsl": nsl,
     "cleverhans3": v3,
     "cleverhans-tf2": tf2,
     "cleverhans-torch": cleverhans_torch,
@@ -45,12 +45,8 @@ def arrays_of(case: Case) -> dict[str, Array]:
 def run_port(case: Case) -> dict[str, Array]:
     """The port's result of a function case."""
     tensors = {name: torch.from_numpy(array) for name, array in arrays_of(case).items()}
-    result: Array = call(case, _dialect(case.library), tensors).numpy()
+    result: Array = call(case, _DIALECTS[case.library], tensors).numpy()
     return {"result/x": result}
-
-
-def _dialect(library: str) -> Any:
-    return nsl if library == "nsl" else _CLEVERHANS[library]
 
 
 def call(case: Case, functions: Any, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -103,5 +99,4 @@ def truth(case: Case) -> Array | None:
 
 def unit(case: Case) -> float:
     """One unit in the last place of the function's largest result."""
-    largest = float(case.params.get("radius", 1.0))
-    return float(np.spacing(np.float32(largest if math.isfinite(largest) else 1.0)))
+    return float(np.spacing(np.float32(case.params.get("radius", 1.0))))

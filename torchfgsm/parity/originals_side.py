@@ -22,8 +22,6 @@ from torchfgsm.parity.data import Array, Data
 from torchfgsm.parity.truth import Gradient, Inputs, true_adversarial
 from torchfgsm.weighting import Weighting
 
-_ITERATIONS = {"nsl": "pgd_iterations"}
-
 
 class Originals:
     """The four originals, each started when it is first needed; a context manager.
@@ -277,7 +275,7 @@ def _perturb_cleverhans_torch(
 
 def iterations_key(case: Case) -> str:
     """The parameter that says how many steps are made."""
-    return _ITERATIONS.get(case.library, "nb_iter")
+    return "pgd_iterations" if case.library == "nsl" else "nb_iter"
 
 
 def iterations(case: Case) -> int:

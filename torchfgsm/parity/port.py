@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,15 +16,6 @@ from torchfgsm.cleverhans import tf2, v3
 from torchfgsm.cleverhans import torch as cleverhans_torch
 from torchfgsm.parity.cases import Case
 from torchfgsm.parity.data import Array, Data
-
-
-class Convertible(Protocol):
-    """What a converted model must offer beyond being a module."""
-
-    input_names: tuple[str, ...]
-
-    def keras_arrays(self, tensors: Mapping[str, Tensor]) -> dict[str, Array]:
-        """Tensors by torch name as arrays by Keras name, in Keras' layout."""
 
 
 def run_port(case: Case, model: nn.Module, data: Data) -> dict[str, Array]:
