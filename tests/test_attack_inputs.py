@@ -229,3 +229,11 @@ def test_works_where_grad_is_off(y_given: bool) -> None:
         assert not iterated.is_inference()
     assert torch.equal(found, expected)
     found.requires_grad_()  # an ordinary tensor
+
+
+def test_binary_probabilities_below_one_half_are_predicted_as_0() -> None:
+    x = torch.tensor([[-1.0], [1.0]])
+    recipe = Recipe(step=0.1, model_output="probabilities")
+    # Away from the prediction: the low probability rises, the high one falls.
+    moved = attack(torch.sigmoid, x, recipe=recipe) - x
+    torch.testing.assert_close(moved, torch.tensor([[0.1], [-0.1]]))

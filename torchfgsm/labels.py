@@ -14,7 +14,12 @@ def is_single_logit(output: Tensor) -> bool:
     return output.dim() == 1 or (output.dim() == 2 and output.shape[1] == 1)
 
 
-def predicted_labels(output: Tensor, ties: Literal["first", "shared"] = "first") -> Tensor:
+def predicted_labels(
+    output: Tensor,
+    ties: Literal["first", "shared"] = "first",
+    *,
+    probabilities: bool = False,
+) -> Tensor:
     """The model's own prediction, without gradient.
 
     Args:
@@ -23,6 +28,7 @@ def predicted_labels(output: Tensor, ties: Literal["first", "shared"] = "first")
         ties: With several equal maxima, "first": the first class, as `argmax`; "shared": a
             probability of 1 / count on each of them, ties being those of the softmax
             (CleverHans 3's `get_or_guess_labels`).
+        probabilities: Whether a binary model's output is a probability rather than a logit.
 
     Returns:
         Integer labels (N, ...); for "shared", rows of probabilities in the output's shape. Binary
@@ -30,11 +36,11 @@ def predicted_labels(output: Tensor, ties: Literal["first", "shared"] = "first")
     """
     output = output.detach()
     if is_single_logit(output):
-        return (output > 0).to(output.dtype)
+        return (output > (0.5 if probabilities else 0.0)).to(output.dtype)
     if ties == "first":
         return output.argmax(dim=1)
-    probabilities = output.softmax(dim=1)
-    largest = (probabilities == probabilities.amax(dim=1, keepdim=True)).to(output.dtype)
+    rows = output.softmax(dim=1)
+    largest = (rows == rows.amax(dim=1, keepdim=True)).to(output.dtype)
     return largest / largest.sum(dim=1, keepdim=True)
 
 

@@ -53,7 +53,7 @@ class ModelGradient:
             ]
             output = self.output(inputs)
             if self.y is None:
-                self.y = predicted_labels(_as_tensor(output), self.recipe.ties)
+                self._predict(output)
             loss = self._loss(output)
             return input_gradient(loss, inputs, create_graph=self.keep_graph)
 
@@ -64,8 +64,11 @@ class ModelGradient:
     def predict(self) -> None:
         """Fixes the labels from the clean input, for attacks that start elsewhere."""
         with torch.no_grad():
-            output = self.output(self.features.tensors)
-        self.y = predicted_labels(_as_tensor(output), self.recipe.ties)
+            self._predict(self.output(self.features.tensors))
+
+    def _predict(self, output: Any) -> None:
+        probabilities = self.recipe.model_output == "probabilities"
+        self.y = predicted_labels(_as_tensor(output), self.recipe.ties, probabilities=probabilities)
 
     def _loss(self, output: Any) -> Tensor:
         default = self.loss_fn is None and self.recipe.model_output == "logits"
