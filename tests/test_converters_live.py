@@ -79,7 +79,8 @@ def zoo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def test_outputs_and_input_gradients_agree(zoo: Zoo, kind: str) -> None:
     model = zoo.load(kind)
     assert model.verification, model.verification.to_text()
-    compared = " ".join(row.name for row in model.verification.rows)
+    # Which gradients float64 decides, for rounding in float32, differs between processors.
+    compared = {row.name.replace(", in float64", "") for row in model.verification.rows}
     for batch in ("random x5", "random x1", "blank x5", "saturated x1"):
         for name in model.input_names:
             assert f"{batch}: gradient {name}" in compared
