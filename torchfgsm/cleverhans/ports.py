@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from torchfgsm import norms
+from torchfgsm.call import Call
 from torchfgsm.checks import refuse_other_dtype
-from torchfgsm.engine import Call
 from torchfgsm.features import Features, normal
 from torchfgsm.gradient import condition
 from torchfgsm.model_gradient import ModelGradient, run_on_model

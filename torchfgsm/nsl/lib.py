@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from torchfgsm import norms
-from torchfgsm.engine import Call, run
+from torchfgsm.call import Call
+from torchfgsm.engine import run
 from torchfgsm.features import Features, items
 from torchfgsm.gradient import input_gradient
 from torchfgsm.nsl.configs import AdvNeighborConfig, NormType

@@ -1,0 +1,87 @@
+"""The kernels, run on the CPU, against recorded results of the originals: whole attacks by them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from emulation import Emulator, build
+from torch import Tensor
+
+from torchfgsm import converters, kernel, reference
+from torchfgsm.call import Call
+from torchfgsm.kernel import op
+from torchfgsm.kernel.arguments import Numbers, Rules
+from torchfgsm.kernel.launching import perturb, unsupported
+from torchfgsm.parity import recorded
+from torchfgsm.parity.cases import all_cases
+from torchfgsm.parity.run import Converted, verdict
+from torchfgsm.recipe import Recipe
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("g++") is None, reason="g++, which builds the kernels for the CPU, is not here"
+)
+CASES = {case.name: case for case in all_cases() if case.kind == "perturb"}
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("kernels"), ["float32", "float64"])
+
+
+@pytest.fixture(scope="module")
+def recording() -> recorded.Recording:
+    return recorded.load()
+
+
+@pytest.fixture(scope="module")
+def models(recording: recorded.Recording) -> Converted:
+    def load(path: Path, *, keep_head: bool) -> torch.nn.Module:
+        return converters.load(path, keep_head=keep_head, verify=False)
+
+    return Converted(recording.paths, recording.data(), load)
+
+
+@pytest.fixture
+def launched(library: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every turn is taken by the kernels; gives the names of those that ran."""
+    emulator = Emulator(library)
+    names: list[str] = []
+
+    def turn(
+        x: Sequence[Tensor],
+        origin: Sequence[Tensor],
+        grads: Sequence[Tensor],
+        recipe: Recipe,
+        call: Call,
+    ) -> list[Tensor]:
+        if recipe.through_perturbation and torch.is_grad_enabled():
+            return reference.turn(x, origin, grads, recipe, call)
+        numbers, tensors = op._apart(call)
+        starts = range(0, len(numbers), 5)
+        given: tuple[Any, ...] = (
+            [Numbers(*numbers[i : i + 5]) for i in starts],
+            [tensors[i : i + 5] for i in starts],
+            Rules(*(getattr(recipe, name) for name in op._CHOICES)),
+        )
+        assert unsupported(x, *given) is None
+        found = perturb(x, grads, origin, *given, emulator)
+        names.extend(launch.kernel for launch in emulator.launched)
+        return found
+
+    monkeypatch.setattr(kernel, "turn", turn)
+    return names
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_kernels_equal_the_recorded_original(
+    name: str, recording: recorded.Recording, models: Converted, launched: list[str]
+) -> None:
+    case = CASES[name]
+    found = verdict(case, models, recording.expected(case))
+    assert found.passed, found.comparison.to_text()
+    assert launched or case.params.get("nb_iter") == 0
