@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from torchfgsm import checks
-from torchfgsm.engine import Call, Length, run
+from torchfgsm.call import Call, Length
+from torchfgsm.engine import run
 from torchfgsm.features import normal
 from torchfgsm.labels import check_labels
 from torchfgsm.model_gradient import LossFn, ModelGradient, run_on_model
@@ -31,6 +32,10 @@ def attack(
     validate: bool | None = None,
 ) -> Any:
     """Adversarial examples of `x` made by any recipe.
+
+    Compiles with `torch.compile(fullgraph=True)` from torch 2.9 on; values are not checked then. A
+    generator, a recipe that refuses zero gradients, and the mode "keep" with a random start or a
+    model in training mode leave the graph: without `fullgraph` they give what they always give.
 
     Args:
         model: A module or callable. A tensor is passed as it is, a list as positional arguments, a
@@ -264,7 +269,7 @@ def perturb(
         clip_grad: Gradient entries whose step would be clipped away count as 0.
         nonfinite: What NaN and infinite gradient entries do; see `Recipe`.
         guard: Floor under the squared L2 norm of the gradient; 0 needs none.
-        validate: As in `attack`.
+        validate: As in `attack`; `torch.func.vmap` needs False.
 
     Returns:
         The moved input in the structure, shapes and dtypes of `x`, sharing no memory with it.

@@ -68,7 +68,7 @@ def check_length(
                 check_broadcast(name, value, tensor)
     elif isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}")
-    elif not math.isfinite(value) or value < 0:
+    elif not 0 <= float(value) < math.inf:
         raise ValueError(f"{name} must be finite and at least 0, got {value!r}")
 
 
@@ -120,7 +120,7 @@ def check_input(model: Any, x: Any, *, values: bool) -> Features:
             index = tuple((~torch.isfinite(tensor)).nonzero()[0].tolist())
             raise ValueError(f"{called} has a NaN or infinite entry, the first at {index}")
         _check_against_model(model, called, tensor)
-    if len(set(sizes.values())) > 1:
+    if any(size != features.tensors[0].shape[0] for size in sizes.values()):
         raise ValueError(f"all features need the same batch size, got {sizes}")
     return features
 

@@ -83,7 +83,9 @@ def items(x: Any) -> dict[Any, Any]:
 def normal(value: Any) -> Any:
     """A value or structure with copies of inference tensors, which autograd cannot save."""
     if isinstance(value, Tensor):
-        return value.clone() if value.is_inference() else value
+        # Compiled, no value is asked whether it is one: the compiler's own tensors never are.
+        inference = not torch.compiler.is_compiling() and value.is_inference()
+        return value.clone() if inference else value
     if isinstance(value, (Mapping, list, tuple)):
         copied = {name: normal(entry) for name, entry in items(value).items()}
         return copied if isinstance(value, Mapping) else list(copied.values())

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+
+def leaf(tensor: Tensor) -> Tensor:
+    """The tensor detached and requiring grad: where a gradient is taken."""
+    if torch.compiler.is_compiling():
+        from torchfgsm import dynamo_nodes
+
+        return dynamo_nodes.leaf(tensor)
+    return tensor.detach().requires_grad_()
 
 
 def input_gradient(
@@ -31,10 +40,13 @@ def input_gradient(
     wanted = [tensor for tensor in inputs if tensor.requires_grad]
     if not wanted or not loss.requires_grad:
         return [None] * len(inputs)
+    take: Callable[..., tuple[Tensor | None, ...]] = torch.autograd.grad
+    if torch.compiler.is_compiling():
+        from torchfgsm import dynamo_nodes
+
+        take = dynamo_nodes.grad
     found = iter(
-        torch.autograd.grad(
-            loss, wanted, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True
-        )
+        take(loss, wanted, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True)
     )
     return [next(found) if tensor.requires_grad else None for tensor in inputs]
 
@@ -92,15 +104,17 @@ def attack_mode(
         yield
         return
     training = [module for module in model.modules() if module.training]
-    with contextlib.ExitStack() as stack:
-        if mode == "eval":
-            stack.enter_context(_in_eval_mode(training))
-        elif training:
-            stack.enter_context(_copied_buffers(training))
-            devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
-            stack.enter_context(torch.random.fork_rng(devices=sorted(devices, key=str)))
-        if mode == "eval" and keep_graph:
-            stack.enter_context(_copied_buffers(model.modules()))
+    if mode == "eval":
+        with _in_eval_mode(training), _copied_buffers(model.modules() if keep_graph else ()):
+            yield
+    elif training:
+        devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+        with (
+            _copied_buffers(training),
+            torch.random.fork_rng(devices=sorted(devices, key=str)),
+        ):
+            yield
+    else:
         yield
 
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from torchfgsm import checks, losses
-from torchfgsm.engine import Call, run
+from torchfgsm.call import Call
+from torchfgsm.engine import run
 from torchfgsm.features import Features
-from torchfgsm.gradient import attack_mode, input_gradient
+from torchfgsm.gradient import attack_mode, input_gradient, leaf
 from torchfgsm.labels import predicted_labels
 from torchfgsm.recipe import Recipe
 
@@ -47,10 +48,7 @@ class ModelGradient:
     def __call__(self, turn: int, tensors: list[Tensor]) -> list[Tensor | None]:
         """Gradient of the attack's loss with respect to each feature at `tensors`."""
         with torch.enable_grad():
-            inputs = [
-                t if self.keep_graph and t.requires_grad else t.detach().requires_grad_()
-                for t in tensors
-            ]
+            inputs = [t if self.keep_graph and t.requires_grad else leaf(t) for t in tensors]
             output = self.output(inputs)
             if self.y is None:
                 self._predict(output)
@@ -126,7 +124,9 @@ def run_on_model(gradient: ModelGradient, call: Call) -> list[Tensor]:
     bounded = any(bound is not None for bound in (*call.lows, *call.highs))
     iterated = recipe.order == "clip_project_clip" and call.radii[0] is not None
     starts_elsewhere = recipe.random_start != "none" or (iterated and bounded)
-    if recipe.random_start != "none" and call.generator is None:
+    unseeded = recipe.random_start != "none" and call.generator is None
+    # A compiled graph takes torch's own generator: it cannot make one.
+    if unseeded and (recipe.model_mode == "keep" or not torch.compiler.is_compiling()):
         # Seeded here, since a mode that puts the random state back would repeat the same start.
         device = gradient.features.tensors[0].device
         seed = int(torch.randint(2**62, (1,)))

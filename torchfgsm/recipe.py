@@ -145,7 +145,7 @@ def _check_number(name: str, value: object, *, minimum: float | None) -> None:
             f"Recipe.{name} must be a number or None, got {type(value).__name__}; tensors are "
             "given to the call"
         )
-    if not math.isfinite(value):
+    if not -math.inf < float(value) < math.inf:  # not isfinite, which torch.compile cannot trace
         # Infinite bounds are bounds that never apply; an infinite step or ball is a mistake.
         if name in ("clip_min", "clip_max") and not math.isnan(value):
             return
