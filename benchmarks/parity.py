@@ -3,6 +3,10 @@
 Writes one row per case to results/parity.csv (with versions and device), plots the distances from
 float64 from those rows alone to results/parity.png, and writes the README's table from them.
 `--from-csv` only plots and writes; `--check` fails when the README differs from the rows.
+
+`--recorded` compares with the recorded results of the originals instead, without TensorFlow and
+without a network, `--device cuda` on a GPU: without TF32, with cuDNN's deterministic algorithms.
+It writes results/parity-<device>.csv and nothing else.
 """
 
 from __future__ import annotations
@@ -10,10 +14,17 @@ from __future__ import annotations
 import argparse
 import csv
 import platform
+import re
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from torchfgsm.parity.verdict import Verdict
 
 RESULTS = Path(__file__).parent / "results"
 ROWS = RESULTS / "parity.csv"
@@ -27,11 +38,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--from-csv", action="store_true", help="only plot and write the README")
     parser.add_argument("--check", action="store_true", help="only compare README and rows")
+    parser.add_argument("--recorded", action="store_true", help="against recorded results")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda, with --recorded")
     options = parser.parse_args(arguments)
+    if options.device != "cpu" and not options.recorded:
+        parser.error("--device needs --recorded: the originals are run on the CPU")
+    if options.recorded:
+        return measure_recorded(options.device)
     if options.check:
         return 0 if _in_readme(table(read_rows())) == README.read_text() else 1
     if not options.from_csv:
-        write_rows(measure())
+        write_rows(measure(), ROWS)
     rows = read_rows()
     plot(rows)
     README.write_text(_in_readme(table(rows)))
@@ -40,14 +57,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def measure() -> list[dict[str, Any]]:
     """Runs every case and gives its row."""
-    import torch
-
-    from torchfgsm import __version__, converters
+    from torchfgsm import converters
     from torchfgsm.parity import digits
     from torchfgsm.parity.cases import all_cases
     from torchfgsm.parity.originals_side import Originals
     from torchfgsm.parity.run import Converted, live, verdict
-    from torchfgsm.parity.table import line, row_of
+    from torchfgsm.parity.table import line
 
     rows = []
     with tempfile.TemporaryDirectory() as name, Originals() as originals:
@@ -60,26 +75,86 @@ def measure() -> list[dict[str, Any]]:
         for case in all_cases():
             found = verdict(case, models, expected(case))
             print(line(found), file=sys.stderr, flush=True)
-            versions = originals.versions(case.library)
-            rows.append(
-                {
-                    "library": case.library,
-                    **row_of(found),
-                    "library_version": versions["library_version"],
-                    "tensorflow": versions.get("tensorflow") or "",
-                    "torch": torch.__version__,
-                    "torchfgsm": __version__,
-                    "device": f"cpu, {platform.machine()}",
-                    "examples": digits.COUNT,
-                }
-            )
+            rows.append(_row(found, originals.versions(case.library), _device_name("cpu")))
+            rows[-1]["examples"] = digits.COUNT
     return rows
 
 
-def write_rows(rows: list[dict[str, Any]]) -> None:
+def measure_recorded(device: str) -> int:
+    """Compares every case with its recorded result on a device and writes the rows.
+
+    Returns:
+        0 when every case is equal, 1 otherwise.
+    """
+    import torch
+
+    from torchfgsm.parity import recorded, table
+
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise SystemExit(f"--device {device}: torch sees no CUDA device; use --device cpu")
+    recording = recorded.load()
+    name, found, rows = _device_name(device), [], []
+    for verdict in recorded_verdicts(recording, torch.device(device)):
+        print(table.line(verdict), file=sys.stderr, flush=True)
+        found.append(verdict)
+        versions = recording.facts["versions"][verdict.case.library]
+        rows.append(_row(verdict, versions, name))
+        rows[-1].update(examples=recording.facts["examples"], cuda=torch.version.cuda or "")
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    write_rows(rows, RESULTS / f"parity-{slug}.csv")
+    print(table.summary(found))
+    return 0 if all(verdict.passed for verdict in found) else 1
+
+
+def recorded_verdicts(recording: Any, device: torch.device) -> Iterator[Verdict]:
+    """The port on a device against the recorded originals, case by case."""
+    from torchfgsm import converters
+    from torchfgsm.parity import port, run
+    from torchfgsm.parity.cases import all_cases
+    from torchfgsm.parity.judge import judge
+
+    def load(path: Path, *, keep_head: bool) -> Any:
+        return converters.load(path, keep_head=keep_head, verify=False).to(device)
+
+    models = run.Converted(recording.paths, recording.data(), load)
+    for case in all_cases():
+        expected = recording.expected(case)
+        if case.kind == "function":
+            found = port.run_function(case, device)
+            yield judge(case, models.data(case.model), expected, found, lambda turns: {}, dict)
+        else:
+            yield run.verdict(case, models, expected)
+
+
+def _device_name(device: str) -> str:
+    import torch
+
+    if device == "cpu":
+        return f"cpu, {platform.machine()}"
+    return torch.cuda.get_device_name(device)
+
+
+def _row(found: Verdict, versions: Mapping[str, Any], device: str) -> dict[str, Any]:
+    import torch
+
+    from torchfgsm import __version__
+    from torchfgsm.parity.table import row_of
+
+    return {
+        "library": found.case.library,
+        **row_of(found),
+        "library_version": versions["library_version"],
+        "tensorflow": versions.get("tensorflow") or "",
+        "torch": torch.__version__,
+        "torchfgsm": __version__,
+        "device": device,
+    }
+
+
+def write_rows(rows: list[dict[str, Any]], path: Path) -> None:
     """Writes the rows as CSV."""
-    RESULTS.mkdir(exist_ok=True)
-    with ROWS.open("w", newline="") as stream:
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

@@ -125,7 +125,9 @@ def test_unreadable_model(
     assert "model.keras" in refused(capsys, str(broken_model), "--data", str(data_file))
 
 
-@pytest.mark.parametrize("command", [["-h"], ["compare", "-h"], ["demo", "-h"], ["--version"]])
+@pytest.mark.parametrize(
+    "command", [["-h"], ["compare", "-h"], ["demo", "-h"], ["env", "-h"], ["--version"]]
+)
 def test_help_needs_nothing_heavy(command: list[str]) -> None:
     code = (
         "import sys\nfrom torchfgsm import cli\n"

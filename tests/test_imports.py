@@ -76,14 +76,40 @@ def members(room: str) -> list[str]:
     return found
 
 
-CORE = ("presets", "recipe", "weighting", "features", "labels", "losses", "gradient", "norms")
+CORE = (
+    "presets",
+    "recipe",
+    "weighting",
+    "features",
+    "labels",
+    "losses",
+    "gradient",
+    "dynamo_nodes",
+    "norms",
+    "call",
+    "reference",
+    "kernel",
+)
 ENGINE = ("checks", "engine", "model_gradient")
 DIALECTS = ("attacks", "nsl", "cleverhans")
-OUTER = ("converters", "comparison", "judgement", "originals", "parity", "cli", "__main__")
+OUTER = (
+    "graphs",
+    "cuda_graph",
+    "machine",
+    "converters",
+    "comparison",
+    "judgement",
+    "originals",
+    "parity",
+    "cli",
+    "__main__",
+)
 FORBIDDEN = [
     *((low, high) for low in CORE for high in (*ENGINE, *DIALECTS, *OUTER)),
     *((low, high) for low in ENGINE for high in (*DIALECTS, *OUTER)),
     *((low, high) for low in DIALECTS for high in OUTER),
+    *((low, "kernel") for low in CORE if low != "kernel"),
+    ("cuda_graph", "graphs"),
     ("nsl", "cleverhans"),
     ("cleverhans", "nsl"),
     ("nsl", "attacks"),
@@ -122,7 +148,7 @@ def test_nothing_imports_the_command_line_but_its_entry() -> None:
     assert users <= {"torchfgsm.__main__"}
 
 
-@pytest.mark.parametrize("name", ["presets", "norms", "features", "weighting"])
+@pytest.mark.parametrize("name", ["presets", "norms", "features", "weighting", "dynamo_nodes"])
 def test_innermost_modules_import_nothing_of_the_package(name: str) -> None:
     assert not {t for t in imported(f"torchfgsm.{name}") if within(t, "torchfgsm")}
 
@@ -153,7 +179,7 @@ def test_a_fresh_import_loads_nothing_heavy() -> None:
     code = (
         "import sys, torchfgsm, torchfgsm.nsl, torchfgsm.cleverhans.v3, torchfgsm.cleverhans.tf2\n"
         "import torchfgsm.cleverhans.torch, torchfgsm.losses\n"
-        f"heavy = {sorted(HEAVY)!r}\n"
+        f"heavy = {[*sorted(HEAVY), 'torch._dynamo']!r}\n"
         "own = [m for m in sys.modules if m.startswith('torchfgsm.')]\n"
         "print([m for m in heavy if m in sys.modules], 'torchfgsm.cli' in own, len(own) > 9)"
     )
@@ -171,6 +197,7 @@ def test_the_package_exports_its_public_names_only() -> None:
         "fgsm",
         "pgd",
         "perturb",
+        "capture",
         "__version__",
     }
     for name in torchfgsm.__all__:

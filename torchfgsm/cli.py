@@ -1,4 +1,4 @@
-"""The command line: `torchfgsm compare` and `torchfgsm demo`."""
+"""The command line: `torchfgsm compare`, `torchfgsm demo` and `torchfgsm env`."""
 
 from __future__ import annotations
 
@@ -103,6 +103,11 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--all", action="store_true", help="every case, not only the main ones")
     demo.add_argument("--json", action="store_true", help="write JSON to stdout")
     demo.set_defaults(command=_demo)
+    env = commands.add_parser(
+        "env", help="show versions, devices and settings, as a bug report needs them"
+    )
+    env.add_argument("--json", action="store_true", help="write JSON to stdout")
+    env.set_defaults(command=_env)
     return parser
 
 
@@ -132,6 +137,14 @@ def _compare(options: argparse.Namespace) -> int:
 
         models = Converted({user.NAME: path}, {user.NAME: data}, load)
         return _run(cases, models, live(originals, models), originals.versions, options.json)
+
+
+def _env(options: argparse.Namespace) -> int:
+    from torchfgsm import machine
+
+    described = machine.describe()
+    print(json.dumps(described, indent=2) if options.json else machine.to_text(described))
+    return EQUAL
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -116,12 +116,17 @@ def ready_python(environment: Environment) -> Path:
                 f"interpreter of an environment with {environment.holds}, or unset the variable"
             )
         return Path(named)
+    return existing_python(environment) or _create(environment, _cache_root())
+
+
+def existing_python(environment: Environment) -> Path | None:
+    """The interpreter of an environment that was made before, or None."""
     root = _cache_root()
     for version in environment.pythons:
         python = _interpreter_in(root / _folder_name(environment, version))
         if python.exists():
             return python
-    return _create(environment, root)
+    return None
 
 
 def _cache_root() -> Path:

@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from torchfgsm import losses, nsl
 from torchfgsm.cleverhans import tf2, v3
 from torchfgsm.cleverhans import torch as cleverhans_torch
+from torchfgsm.machine import exact_arithmetic
+from torchfgsm.parity import functions
 from torchfgsm.parity.cases import Case
 from torchfgsm.parity.data import Array, Data
 
 
 def run_port(case: Case, model: nn.Module, data: Data) -> dict[str, Array]:
-    """What the port gives for a case.
+    """What the port gives for a case, on the model's device.
 
     Args:
         case: The case.
@@ -30,9 +32,24 @@ def run_port(case: Case, model: nn.Module, data: Data) -> dict[str, Array]:
         Arrays by the workers' names: adv/<input>, or loss and grad/<weight> and after/<weight>.
     """
     model = _in_dtype(model, case.dtype)
-    if case.kind == "train":
-        return _train(case, model, data)
-    return perturb(case, model, data)
+    run = _train if case.kind == "train" else perturb
+    if device_of(model).type == "cpu":
+        return run(case, model, data)
+    with exact_arithmetic():
+        return run(case, model, data)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model's first parameter is; the CPU without any."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+def run_function(case: Case, device: torch.device) -> dict[str, Array]:
+    """What the port gives for a case of kind "function", computed on a device."""
+    tensors = _tensors(functions.arrays_of(case), device)
+    with exact_arithmetic():
+        result = functions.call(case, _DIALECTS[case.library], tensors)
+    return {"result/x": result.cpu().numpy()}
 
 
 def _in_dtype(model: nn.Module, dtype: str) -> nn.Module:
@@ -49,21 +66,24 @@ def perturb(case: Case, model: nn.Module, data: Data) -> dict[str, Array]:
         else:
             (name,) = data.x
             found = {name: _PERTURB[case.library](case, model, data)}
-    return {f"adv/{name}": tensor.detach().numpy() for name, tensor in found.items()}
+    return {f"adv/{name}": tensor.detach().cpu().numpy() for name, tensor in found.items()}
 
 
-def _tensors(arrays: Mapping[str, Array]) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+def _tensors(arrays: Mapping[str, Array], device: torch.device) -> dict[str, Tensor]:
+    return {
+        name: torch.from_numpy(np.ascontiguousarray(array)).to(device)
+        for name, array in arrays.items()
+    }
 
 
-def _one_input(case: Case, data: Data) -> Tensor:
-    (x,) = _tensors(data.inputs(case.dtype)).values()
+def _one_input(case: Case, model: nn.Module, data: Data) -> Tensor:
+    (x,) = _tensors(data.inputs(case.dtype), device_of(model)).values()
     return x
 
 
 def _wrapper(case: Case, model: nn.Module, data: Data) -> nsl.AdversarialRegularization:
     params = dict(case.params)
-    for key, value in _tensors(data.extras(case)).items():
+    for key, value in _tensors(data.extras(case), device_of(model)).items():
         option, _, feature = key.partition("/")
         if feature:
             params.setdefault(option, {})[feature] = value
@@ -82,26 +102,26 @@ def keras_loss(spec: Mapping[str, Any]) -> Any:
     return getattr(losses, spec["class"])(**options)
 
 
-def _nsl_batch(case: Case, data: Data) -> dict[str, Tensor]:
-    batch = {name: torch.from_numpy(np.asarray(x, case.dtype)) for name, x in data.x.items()}
-    batch["label"] = torch.from_numpy(data.labels(case)["y"])
+def _nsl_batch(case: Case, model: nn.Module, data: Data) -> dict[str, Tensor]:
+    arrays = {name: np.asarray(x, case.dtype) for name, x in data.x.items()}
+    arrays["label"] = data.labels(case)["y"]
     extras = data.extras(case)
     if "w" in extras:
-        batch["sample_weight"] = torch.from_numpy(extras["w"])
-    return batch
+        arrays["sample_weight"] = extras["w"]
+    return _tensors(arrays, device_of(model))
 
 
 def _perturb_nsl(case: Case, model: nn.Module, data: Data) -> dict[str, Tensor]:
     wrapper = _wrapper(case, model, data)
-    perturbed = wrapper.perturb_on_batch(_nsl_batch(case, data))
+    perturbed = wrapper.perturb_on_batch(_nsl_batch(case, model, data))
     return {name: perturbed[name] for name in data.x}
 
 
 def _perturb_cleverhans3(case: Case, model: nn.Module, data: Data) -> Tensor:
     params = dict(case.params)
     attack = getattr(v3, params.pop("attack"))(model)
-    given = _tensors({**data.labels(case), **data.extras(case)})
-    result: Tensor = attack.generate(_one_input(case, data), **params, **given)
+    given = _tensors({**data.labels(case), **data.extras(case)}, device_of(model))
+    result: Tensor = attack.generate(_one_input(case, model, data), **params, **given)
     return result
 
 
@@ -109,8 +129,8 @@ def _perturb_cleverhans4(dialect: Any) -> Any:
     def run(case: Case, model: nn.Module, data: Data) -> Tensor:
         params = dict(case.params)
         attack = getattr(dialect, params.pop("attack"))
-        given = _tensors({**data.labels(case), **data.extras(case)})
-        result: Tensor = attack(model, _one_input(case, data), **params, **given)
+        given = _tensors({**data.labels(case), **data.extras(case)}, device_of(model))
+        result: Tensor = attack(model, _one_input(case, model, data), **params, **given)
         return result
 
     return run
@@ -123,20 +143,27 @@ _PERTURB: dict[str, Any] = {
 }
 
 
+_DIALECTS: dict[str, Any] = {
+    "nsl": nsl,
+    "cleverhans3": v3,
+    "cleverhans-tf2": tf2,
+    "cleverhans-torch": cleverhans_torch,
+}
+
+
 def _train(case: Case, model: nn.Module, data: Data) -> dict[str, Array]:
     """The training loss, its parameter gradients and, with an optimizer, the weights after it."""
     model = copy.deepcopy(model).train(case.training)
     if case.library == "nsl":
-        batch = _nsl_batch(case, data)
+        batch = _nsl_batch(case, model, data)
         loss = _wrapper(case, model, data)(batch).loss
     else:
-        loss = _cross_entropy(case, model).fprop(
-            _one_input(case, data), torch.from_numpy(data.one_hot(case))
-        )
+        y = torch.from_numpy(data.one_hot(case)).to(device_of(model))
+        loss = _cross_entropy(case, model).fprop(_one_input(case, model, data), y)
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     grads = torch.autograd.grad(loss, list(trainable.values()))
     by_name = dict(zip(trainable, grads, strict=True))
-    results: dict[str, Array] = {"loss": loss.detach().numpy()}
+    results: dict[str, Array] = {"loss": loss.detach().cpu().numpy()}
     results |= _named("grad", model, by_name)
     if case.optimizer is not None:
         optimizer = torch.optim.SGD(list(trainable.values()), lr=case.optimizer["sgd"])
