@@ -1,0 +1,141 @@
+"""One row per provider and case, in CSV: what every timed benchmark writes and every plot reads."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import functools
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+
+from torchfgsm import __version__
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What one provider took for one case.
+
+    Attributes:
+        benchmark: Which measurement: "step", "host cost", "whole attack", "training step".
+        provider: Who computes it; see the benchmark.
+        provider_version: The provider's version, "" when it is not installed.
+        attack: "step", "fgsm", "pgd-10", ...
+        norm: "linf", "l2" or "l1".
+        dtype: Of the input.
+        batch: Number of examples.
+        example: Elements of one example.
+        model: The attacked model, "" for the step alone.
+        labels: "given" or "predicted", "" for the step alone.
+        device: The device's name.
+        torch: Version of torch.
+        cuda: Version of CUDA that torch was built with, "" on a CPU.
+        driver: Version of NVIDIA's driver, "" on a CPU.
+        torchfgsm: Version of this package.
+        threads: Number of torch's CPU threads.
+        status: "ok"; "different" (another result: not timed); "unavailable" (could not run).
+        reason: Why it is not "ok", or what is worth knowing about it.
+        p20_ms: 20% of the rounds were faster than this; milliseconds of one call.
+        p50_ms: The median.
+        p80_ms: 80% of the rounds were faster than this.
+        bytes: What one call must read and write at least, where that is the measure.
+        gb_per_s: `bytes` over the median, in 1e9 bytes per second.
+        reference: The provider that `ratio` is taken to.
+        ratio: Median over the rounds of this time over the reference's in the same round; time
+            per byte where both have `bytes`.
+        peak_mib: Peak memory of the first call over what was in use before.
+        memory: What `peak_mib` is: "allocated on the device" or "saved for backward".
+    """
+
+    benchmark: str
+    provider: str
+    provider_version: str = ""
+    attack: str = ""
+    norm: str = ""
+    dtype: str = "float32"
+    batch: int = 0
+    example: int = 0
+    model: str = ""
+    labels: str = ""
+    device: str = ""
+    torch: str = ""
+    cuda: str = ""
+    driver: str = ""
+    torchfgsm: str = ""
+    threads: int = 0
+    status: str = "ok"
+    reason: str = ""
+    p20_ms: float | None = None
+    p50_ms: float | None = None
+    p80_ms: float | None = None
+    bytes: int | None = None
+    gb_per_s: float | None = None
+    reference: str = ""
+    ratio: float | None = None
+    peak_mib: float | None = None
+    memory: str = ""
+
+
+_NAMES = [field.name for field in fields(Row)]
+_KEY = _NAMES[: _NAMES.index("status")]
+
+
+def on_device(row: Row, device: torch.device) -> Row:
+    """The row with the facts of the device and of the versions that ran."""
+    cuda = device.type == "cuda"
+    return dataclasses.replace(
+        row,
+        device=torch.cuda.get_device_name(device) if cuda else f"cpu, {platform.machine()}",
+        torch=torch.__version__,
+        cuda=torch.version.cuda or "" if cuda else "",
+        driver=_driver() if cuda else "",
+        torchfgsm=__version__,
+        threads=torch.get_num_threads(),
+    )
+
+
+@functools.cache
+def _driver() -> str:
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    if shutil.which(query[0]) is None:
+        return ""
+    answer = subprocess.run(query, capture_output=True, text=True, check=False).stdout
+    return answer.splitlines()[0].strip() if answer else ""
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The rows of a file, none where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def write(path: Path, rows: Iterable[Row]) -> None:
+    """Adds rows to a file; a row with the key of an old one takes its place.
+
+    The key is everything but the measurements: provider, case, device and versions.
+    """
+    kept = {_key(row): row for row in read(path)}
+    new = ({name: _text(value) for name, value in vars(row).items()} for row in rows)
+    kept.update((_key(row), row) for row in new)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, _NAMES, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(kept.values())
+
+
+def _key(row: dict[str, str]) -> tuple[str, ...]:
+    return tuple(row[name] for name in _KEY)
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.5g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,116 @@
+"""One training step on `L(x) + 0.2 * L(x_adv)`, gradients left in the parameters, in every way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import torchfgsm
+from benchmarks import peers
+from torchfgsm import Recipe, Weighting, nsl
+from torchfgsm.losses import SparseCategoricalCrossentropy
+
+EPS = 8 / 255
+MULTIPLIER = 0.2
+
+Step = Callable[[nn.Module, Tensor, Tensor], None]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to make the step.
+
+    Attributes:
+        name: As in the rows.
+        step: (model, x, y): fills the parameters' gradients, which are None before.
+        version: Gives the version.
+        float64: Whether it takes a model in float64.
+    """
+
+    name: str
+    step: Step
+    version: Callable[[], str] = lambda: torch.__version__
+    float64: bool = True
+
+
+def by_hand(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    """Two forwards and two backwards: the clean loss's backward gives the input gradient too."""
+    leaf = x.detach().requires_grad_()
+    _backward(F.cross_entropy(model(leaf), y))
+    x_adv = _moved(x, leaf.grad)
+    _backward(MULTIPLIER * F.cross_entropy(model(x_adv), y))
+
+
+def usual_backward(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    """The attack by `loss.backward()`, its parameter gradients thrown away, then both losses."""
+    leaf = x.detach().requires_grad_()
+    _backward(F.cross_entropy(model(leaf), y))
+    x_adv = _moved(x, leaf.grad)
+    model.zero_grad()
+    _backward(_both(model, x, x_adv, y))
+
+
+def usual_grad(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    """The attack by `autograd.grad` with respect to the input alone, then both losses."""
+    leaf = x.detach().requires_grad_()
+    (grad,) = torch.autograd.grad(F.cross_entropy(model(leaf), y), leaf)
+    _backward(_both(model, x, _moved(x, grad), y))
+
+
+def cleverhans(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    """CleverHans' attack in the usual loop."""
+    fgsm = peers.module("cleverhans.torch.attacks.fast_gradient_method").fast_gradient_method
+    x_adv = fgsm(model, x, EPS, math.inf, y=y).detach()
+    model.zero_grad()
+    _backward(_both(model, x, x_adv, y))
+
+
+def in_nsl(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    """NSL's loss: two forwards, the clean graph is kept for the training backward."""
+    config = nsl.make_adv_reg_config(
+        multiplier=MULTIPLIER, adv_step_size=EPS, adv_grad_norm="infinity"
+    )
+    adv_model = nsl.AdversarialRegularization(
+        model, adv_config=config, loss=SparseCategoricalCrossentropy(from_logits=True)
+    )
+    _backward(adv_model({"feature": x, "label": y}).loss)
+
+
+def port(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    """The port's attack and weights in the usual loop; the attack sees the training mode."""
+    recipe = Recipe(step=EPS, model_mode="keep")
+    x_adv = torchfgsm.attack(model, x, y, recipe=recipe)
+    clean, adversarial = F.cross_entropy(model(x), y), F.cross_entropy(model(x_adv), y)
+    _backward(Weighting.from_nsl(MULTIPLIER).combine(clean, adversarial))
+
+
+def _both(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(model(x), y) + MULTIPLIER * F.cross_entropy(model(x_adv), y)
+
+
+def _moved(x: Tensor, grad: Tensor | None) -> Tensor:
+    if grad is None:
+        raise ValueError("the loss does not depend on the input")
+    return x + EPS * grad.sign()
+
+
+def _backward(loss: Tensor) -> None:
+    torch.autograd.backward(loss)
+
+
+REFERENCE = "by hand, two forwards"
+
+WAYS = (
+    Way(REFERENCE, by_hand),
+    Way("usual, backward", usual_backward),
+    Way("usual, autograd.grad", usual_grad),
+    # Its attack casts the input to float32.
+    Way("cleverhans", cleverhans, lambda: peers.version("cleverhans"), float64=False),
+    Way("torchfgsm.nsl", in_nsl, lambda: torchfgsm.__version__),
+    Way("torchfgsm", port, lambda: torchfgsm.__version__),
+)
