@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test test-slow lint types bench record setup sizes
+.PHONY: demo test test-slow lint types bench bench-speed sanitize record setup sizes
 
 demo: $(VENV)/.installed  ## compare the port with NSL and CleverHans themselves
 	$(VENV)/bin/torchfgsm demo
@@ -32,6 +32,15 @@ types: $(VENV)/.installed
 bench: $(VENV)/.installed  ## measure the README's tables again
 	$(PY) -m benchmarks.differences
 	$(PY) -m benchmarks.parity
+
+bench-speed: $(VENV)/.installed  ## time the step, whole attacks and a training step
+	$(PY) -m benchmarks.peers build/wheels --python $$($(PY) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+	$(PY) -m benchmarks.step --wheels build/wheels
+	$(PY) -m benchmarks.whole_attack --wheels build/wheels
+	$(PY) -m benchmarks.training_step --wheels build/wheels
+
+sanitize: $(VENV)/.installed  ## look for races and bad accesses in the kernels, on a GPU
+	$(PY) tests/sanitize.py
 
 record: $(VENV)/.installed  ## record the originals' results that the wheel ships
 	$(PY) -m benchmarks.record

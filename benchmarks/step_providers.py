@@ -21,6 +21,7 @@ _ORDERS = {"linf": math.inf, "l2": 2, "l1": 1}
 # Largest distance from float64; entries move by about 0.1, under L1 one by 0.5.
 _TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 8e-3}
 _CHUNK = 2**24
+_NO_TENSORS: list[Tensor | None] = [None] * 5
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,19 @@ def _torchfgsm(settings: Settings, inputs: Inputs) -> Step:
     )
 
 
+def _op(settings: Settings, inputs: Inputs) -> Step:
+    """The op that `torchfgsm.perturb` calls on CUDA, without its checks of the arguments."""
+    op = torch.ops.torchfgsm.perturb.default
+    numbers = [settings.eps, math.inf, 0.0, 1.0, 1.0]
+    rules = ("zero", False, GUARD, True, "project_clip", "max")
+
+    def step(x: Tensor, grad: Tensor) -> Tensor:
+        found: list[Tensor] = op([x], [grad], [x], numbers, _NO_TENSORS, settings.norm, *rules)
+        return found[0]
+
+    return step
+
+
 def _eager(settings: Settings, inputs: Inputs) -> Step:
     return lambda x, grad: operations(x, grad, settings.norm, settings.eps)
 
@@ -179,6 +193,7 @@ def _version_of(peer: str) -> Callable[[], str]:
 
 
 _PORT = Maker("torchfgsm", _torchfgsm, lambda: torchfgsm.__version__)
+_OP = Maker("torchfgsm, the op", _op, lambda: torchfgsm.__version__)
 _EAGER = Maker(EAGER, _eager)
 
 MAKERS = (
@@ -190,4 +205,4 @@ MAKERS = (
     Maker("foolbox", _foolbox, _version_of("foolbox")),
     Maker("art", _art, _version_of("art"), "numpy on the CPU, without the copies"),
 )
-ON_HOST = (_PORT, _EAGER)
+ON_HOST = (_PORT, _OP, _EAGER)

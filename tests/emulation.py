@@ -6,7 +6,7 @@ import ctypes
 import hashlib
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -14,8 +14,8 @@ from kernel_cases import Case, difference
 from torch import Tensor
 
 from torchfgsm.kernel import plan
-from torchfgsm.kernel.arguments import Args, Numbers, Rules
-from torchfgsm.kernel.launching import perturb, unsupported
+from torchfgsm.kernel.arguments import Args
+from torchfgsm.kernel.launching import Launcher, perturb
 from torchfgsm.kernel.plan import Device, Launch
 
 # The same calls for the kernels, and for those with a fault planted.
@@ -41,19 +41,23 @@ class Emulator:
         self._library.launch.argtypes = [ctypes.c_char_p, *[ctypes.c_uint] * 4, ctypes.c_size_t]
         self._library.launch.argtypes += [ctypes.POINTER(Args)]
 
-    def launch(self, launch: Launch, args: Args) -> None:
-        """Runs one kernel to its end."""
-        self.launched.append(launch)
-        found = self._library.launch(
-            launch.kernel.encode(),
-            *launch.grid,
-            launch.threads,
-            launch.cluster,
-            launch.shared,
-            ctypes.byref(args),
-        )
-        if found != 0:
-            raise LookupError(f"{launch.kernel} was not built")
+    def bind(self, launch: Launch, args: Args) -> Callable[[], None]:
+        """What runs one kernel to its end."""
+
+        def run() -> None:
+            self.launched.append(launch)
+            found = self._library.launch(
+                launch.kernel.encode(),
+                *launch.grid,
+                launch.threads,
+                launch.cluster,
+                launch.shared,
+                ctypes.byref(args),
+            )
+            if found != 0:
+                raise LookupError(f"{launch.kernel} was not built")
+
+        return run
 
 
 def build(
@@ -90,7 +94,7 @@ def build(
     command = ["g++", "-std=c++17", "-O1", "-ffp-contract=off", "-fPIC", "-shared", "-w"]
     command += ["main.cpp", "-o", str(library)]
     if cuda is not None:
-        command += [str(FOLDER / "driver.cpp"), f"-I{cuda}"]
+        command += [str(FOLDER / "driver.cpp"), f"-I{cuda}", "-ldl"]
     done = subprocess.run(command, cwd=home, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"g++ could not build the kernels: {done.stderr[:2000]}")
@@ -112,16 +116,14 @@ def _main(names: Sequence[str]) -> str:
     return "\n".join([*lines, "  return 1;", "}", ""])
 
 
-def split(case: Case) -> tuple[list[Numbers], list[Sequence[Tensor | None]], Rules]:
-    starts = range(0, len(case.numbers), 5)
-    numbers = [Numbers(*case.numbers[i : i + 5]) for i in starts]
-    return numbers, [case.tensors[i : i + 5] for i in starts], Rules(*case.rules)
-
-
-def run(case: Case, emulator: Emulator) -> list[Tensor]:
-    numbers, tensors, rules = split(case)
-    assert unsupported(case.x, numbers, tensors, rules) is None
-    return perturb(case.x, case.grad, case.origin, numbers, tensors, rules, emulator)
+def run(case: Case, launcher: Launcher) -> list[Tensor]:
+    """What the kernels give for a call."""
+    found = perturb(
+        case.x, case.grad, case.origin, case.numbers, case.tensors, case.rules, launcher
+    )
+    if found is None:
+        raise ValueError(f"no kernel serves {case.name}")
+    return found
 
 
 def wrong(cases: Sequence[Case], library: Path, device: Device) -> tuple[list[str], set[str]]:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
+import importlib
 import importlib.util
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
-import torch
-from emulation import build, split
-from kernel_cases import Case, difference, drawn
+from emulation import build
 
-from torchfgsm.kernel import KernelUnavailable, cubins, driver, op
-from torchfgsm.kernel.launching import perturb
-from torchfgsm.kernel.plan import MOST_SHARED
-
-PERTURB = torch.ops.torchfgsm.perturb.default
-STREAM = 0x5EED
+from torchfgsm.kernel import KernelUnavailable, driver, errors, nvrtc
 
 
 def header_folder() -> Path | None:
@@ -31,94 +26,59 @@ def header_folder() -> Path | None:
     return found[0].parent if found else None
 
 
-pytestmark = pytest.mark.skipif(
+@pytest.mark.skipif(
     header_folder() is None or shutil.which("g++") is None, reason="cuda.h or g++ is not here"
 )
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("driver"), ["float32"], cuda=header_folder())
+def test_launches_through_a_driver(tmp_path: Path) -> None:
+    """In a process of its own, since a process loads one libcuda."""
+    library = build(tmp_path, ["float32"], cuda=header_folder())
+    library.rename(tmp_path / "libcuda.so.1")
+    tests = Path(__file__).parent
+    environment = {
+        **os.environ,
+        "LD_LIBRARY_PATH": str(tmp_path),
+        "PYTHONPATH": str(tests.parent),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, str(tests / "driver_cases.py")],
+        cwd=tests.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "5 passed" in done.stdout
 
 
 @pytest.fixture
-def cuda(library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The driver, and a GPU that torch says is a Hopper."""
+def _fresh() -> Iterator[None]:
     driver.load.cache_clear()
-    driver.gpu.cache_clear()
-    opened = ctypes.CDLL
-    monkeypatch.setattr(
-        ctypes, "CDLL", lambda name: opened(str(library) if name == "libcuda.so.1" else name)
-    )
-    hopper = SimpleNamespace(multi_processor_count=132, major=9, minor=0)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: hopper)
-    monkeypatch.setattr(driver, "_stream", lambda index: STREAM)
-    monkeypatch.setattr(cubins, "get", lambda name, architecture: (b"\0cubin", name))
-    monkeypatch.setattr(op, "_failures", {})
-    yield driver.load()
+    nvrtc.load.cache_clear()
+    yield
     driver.load.cache_clear()
-    driver.gpu.cache_clear()
+    nvrtc.load.cache_clear()
 
 
-def run(case: Case) -> list[torch.Tensor]:
-    numbers, tensors, rules = split(case)
-    return perturb(case.x, case.grad, case.origin, numbers, tensors, rules, driver.gpu(0))
+@pytest.mark.usefixtures("_fresh")
+def test_a_machine_without_a_driver_or_nvrtc_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*arguments: object) -> None:
+        raise RuntimeError("the library was not found")
+
+    nothing = SimpleNamespace(cuDriverGetVersion=missing, nvrtcVersion=missing)
+    monkeypatch.setattr(driver, "bindings", lambda name: nothing)
+    monkeypatch.setattr(nvrtc, "bindings", lambda name: nothing)
+    with pytest.raises(KernelUnavailable, match="no NVIDIA driver: the library was not found"):
+        driver.load()
+    with pytest.raises(KernelUnavailable, match=r"NVRTC.*was not found.*pip install nvidia-cuda-n"):
+        nvrtc.load()
 
 
-def test_kernels_launched_through_the_driver_equal_the_reference(cuda: Any) -> None:
-    for case in drawn(60, seed=6, dtypes=(torch.float32,)):
-        assert difference(case, run(case), PERTURB(*case.arguments)) is None
-    assert ctypes.c_int.in_dll(cuda, "largest_shared").value == MOST_SHARED
-    assert ctypes.c_void_p.in_dll(cuda, "last_stream").value == STREAM
-
-
-def cluster_case() -> Case:
-    x = torch.rand(1, 40000)
-    rules = ("l2", "zero", False, 0.0, True, "project_clip", "max")
-    numbers = [0.1, float("inf"), 0.0, 1.0, 1.0]
-    return Case("cluster", [x], [torch.randn(1, 40000)], [x], numbers, [None] * 5, rules)
-
-
-def test_a_cluster_is_an_attribute_of_the_launch(cuda: Any) -> None:
-    case = cluster_case()
-    assert difference(case, run(case), PERTURB(*case.arguments)) is None
-    assert ctypes.c_uint.in_dll(cuda, "last_attributes").value == 1
-    small = drawn(1, seed=6, dtypes=(torch.float32,))[0]
-    run(small)
-    assert ctypes.c_uint.in_dll(cuda, "last_attributes").value == 0
-
-
-def test_a_thread_without_a_context_gets_one(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen: list[int] = []
-    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    ctypes.c_int.in_dll(cuda, "refusals").value = 1
-    case = cluster_case()
-    assert difference(case, run(case), PERTURB(*case.arguments)) is None
-    assert chosen == [0]
-    ctypes.c_int.in_dll(cuda, "refusals").value = 2
-    with pytest.raises(KernelUnavailable, match=r"CUDA error 201 while launching torchfgsm::"):
-        run(case)
-    assert ctypes.c_int.in_dll(cuda, "refusals").value == 0
-
-
-def test_what_the_driver_refuses_is_said(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cubins, "get", lambda name, architecture: (b"\0cubin", "other"))
-    with pytest.raises(KernelUnavailable, match=r"500 while finding .*: named symbol not found"):
-        run(cluster_case())
-    monkeypatch.setattr(cubins, "get", lambda name, architecture: (b"damaged", name))
-    with pytest.raises(KernelUnavailable, match="1 while loading torchfgsm::perturb_rows"):
-        run(cluster_case())
-
-
-def test_a_machine_without_a_driver_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_the_bindings_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
-        raise OSError(f"{name}: cannot open shared object file")
+        raise ModuleNotFoundError(f"No module named {name!r}")
 
-    monkeypatch.setattr(ctypes, "CDLL", missing)
-    driver.load.cache_clear()
-    with pytest.raises(KernelUnavailable, match=r"no NVIDIA driver: libcuda\.so\.1"):
-        driver.load()
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())
-    with pytest.raises(KernelUnavailable, match="older than CUDA 12"):
-        driver.load()
-    driver.load.cache_clear()
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.raises(KernelUnavailable, match="pip install cuda-bindings"):
+        errors.bindings("driver")

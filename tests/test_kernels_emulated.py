@@ -12,11 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 from emulation import AMPERE, COUNT, HOPPER, Emulator, build, run, wrong
-from kernel_cases import drawn
+from kernel_cases import Case, difference, drawn
 from torch import Tensor
 
-from torchfgsm.kernel.arguments import Numbers, Rules
-from torchfgsm.kernel.launching import perturb
 from torchfgsm.kernel.plan import CTYPES, instantiations
 
 pytestmark = pytest.mark.skipif(
@@ -55,17 +53,36 @@ def test_same_bits_every_time_and_whatever_the_other_examples(library: Path) -> 
 def test_an_example_does_not_see_its_batch(library: Path, norm: str, columns: int) -> None:
     x, grad = torch.rand(5, columns), torch.randn(5, columns)
     grad[1], grad[3, 7] = torch.nan, torch.inf
-    rules = Rules(norm, "propagate", False, 0.0, True, "project_clip", "max")
-    numbers = [Numbers(0.1, torch.inf, 0.0, 1.0, 1.0)]
+    rules = (norm, "propagate", False, 0.0, True, "project_clip", "max")
+    numbers = [0.1, torch.inf, 0.0, 1.0, 1.0]
 
     def moved(start: int, end: int) -> Tensor:
-        part = ([x[start:end]], [grad[start:end]])
-        return perturb(*part, part[0], numbers, [[None] * 5], rules, Emulator(library))[0]
+        part = [x[start:end]]
+        case = Case("part", part, [grad[start:end]], part, numbers, [None] * 5, rules)
+        return run(case, Emulator(library))[0]
 
     whole = moved(0, 5)
     for i in range(5):
         assert torch.equal(whole[i].nan_to_num(7.0), moved(i, i + 1)[0].nan_to_num(7.0))
     assert not whole[[0, 2, 4]].isnan().any()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("columns", [10, 784, 20000, 400_000])
+def test_a_call_like_an_earlier_one_has_its_own_addresses(
+    library: Path, norm: str, columns: int
+) -> None:
+    emulator = Emulator(library)
+    rules = (norm, "zero", False, 1e-12, True, "project_clip", "max")
+    for turn in range(3):
+        x, grad = torch.rand(2, columns), torch.randn(2, columns)
+        origin = x if turn < 2 else x + 0.01
+        numbers = [0.1, torch.inf, 0.0, 1.0, 1.0]
+        case = Case("again", [x], [grad], [origin], numbers, [None] * 5, rules)
+        for _ in range(2):
+            found = run(case, emulator)
+            assert difference(case, found, torch.ops.torchfgsm.perturb(*case.arguments)) is None
+            assert found[0].data_ptr() != x.data_ptr()
 
 
 # Faults that kernels have had or could have. Each is found by the cases of one dtype.

@@ -67,10 +67,10 @@ def test_beyond_32_bit_indices(norm: str) -> None:
 def test_streams_of_their_own(norm: str) -> None:
     x, grad = noise(64, 20000).cuda(), noise(64, 20000, seed=1).cuda()
     expected = perturb(x, grad, eps=0.1, norm=norm)
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        torch.cuda._sleep(10_000_000)
+        torch.cuda._sleep(10_000_000)  # type: ignore[no-untyped-call]
         delayed = grad * 1
         found = perturb(x, delayed, eps=0.1, norm=norm, validate=False)
     torch.cuda.current_stream().wait_stream(stream)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,8 +14,7 @@ from torch import Tensor
 from torchfgsm import converters, kernel, reference
 from torchfgsm.call import Call
 from torchfgsm.kernel import op
-from torchfgsm.kernel.arguments import Numbers, Rules
-from torchfgsm.kernel.launching import perturb, unsupported
+from torchfgsm.kernel.launching import perturb
 from torchfgsm.parity import recorded
 from torchfgsm.parity.cases import all_cases
 from torchfgsm.parity.run import Converted, verdict
@@ -61,15 +59,9 @@ def launched(library: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ) -> list[Tensor]:
         if recipe.through_perturbation and torch.is_grad_enabled():
             return reference.turn(x, origin, grads, recipe, call)
-        numbers, tensors = op._apart(call)
-        starts = range(0, len(numbers), 5)
-        given: tuple[Any, ...] = (
-            [Numbers(*numbers[i : i + 5]) for i in starts],
-            [tensors[i : i + 5] for i in starts],
-            Rules(*(getattr(recipe, name) for name in op._CHOICES)),
-        )
-        assert unsupported(x, *given) is None
-        found = perturb(x, grads, origin, *given, emulator)
+        choices = tuple(getattr(recipe, name) for name in op._CHOICES)
+        found = perturb(x, grads, origin, *op._apart(call), choices, emulator)
+        assert found is not None
         names.extend(launch.kernel for launch in emulator.launched)
         return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -134,8 +135,11 @@ def _batch_size(called: str, tensor: Tensor) -> int:
 
 
 def _check_against_model(model: Any, called: str, tensor: Tensor) -> None:
-    refuse_other_dtype(model, called, tensor)
-    devices = {p.device for p in model.parameters()} if isinstance(model, nn.Module) else set()
+    if not isinstance(model, nn.Module):
+        return
+    parameters = list(model.parameters())
+    _refuse_other_dtype(parameters, called, tensor)
+    devices = {parameter.device for parameter in parameters}
     if len(devices) == 1 and devices != {tensor.device}:
         raise ValueError(
             f"{called} is on {tensor.device} and the model on {devices.pop()}; move one of them"
@@ -148,9 +152,12 @@ def refuse_other_dtype(model: Any, called: str, tensor: Tensor) -> None:
     Raises:
         ValueError: Naming both dtypes.
     """
-    if not isinstance(model, nn.Module):
-        return
-    dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    if isinstance(model, nn.Module):
+        _refuse_other_dtype(model.parameters(), called, tensor)
+
+
+def _refuse_other_dtype(parameters: Iterable[Tensor], called: str, tensor: Tensor) -> None:
+    dtypes = {p.dtype for p in parameters if p.is_floating_point()}
     if not dtypes or tensor.dtype in dtypes or torch.float64 not in dtypes | {tensor.dtype}:
         return
     (dtype, *_) = sorted(dtypes, key=str)
@@ -237,8 +244,12 @@ def check_bounds(recipe: Recipe, features: Features, low: Any, high: Any, *, val
         if recipe.clip_grad and (a is None or b is None):
             raise ValueError(f"clip_grad needs both clip_min and clip_max{called}")
         looked_at = recipe.crossed_clip == "refuse" and values and None not in (a, b)
-        if looked_at and bool((torch.as_tensor(a) > torch.as_tensor(b)).any()):
+        if looked_at and _any(a > b):
             raise ValueError(f"clip_min{called} is above clip_max: {a!r} > {b!r}")
+
+
+def _any(found: Tensor | bool) -> bool:
+    return bool(found.any()) if isinstance(found, Tensor) else found
 
 
 def _check_bound(called: str, bound: Any, tensor: Tensor, *, values: bool) -> None:
@@ -247,7 +258,7 @@ def _check_bound(called: str, bound: Any, tensor: Tensor, *, values: bool) -> No
     if isinstance(bound, bool) or not isinstance(bound, (numbers.Real, Tensor)):
         raise TypeError(f"{called} must be a number or a tensor, got {type(bound).__name__}")
     check_broadcast(called, bound, tensor)
-    if values and bool(torch.as_tensor(bound).isnan().any()):
+    if values and _any(bound != bound):  # NaN alone is not itself
         raise ValueError(f"{called} has a NaN entry")
 
 

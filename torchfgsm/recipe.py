@@ -93,13 +93,11 @@ class Recipe(Presets):
     model_mode: Literal["eval", "keep", "keep_and_update"] = "eval"
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            choices = _CHOICES.get(field.name)
-            value = getattr(self, field.name)
-            if choices and value not in choices:
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
                 raise ValueError(
-                    f"Recipe.{field.name} must be one of {', '.join(map(repr, choices))}, "
-                    f"got {value!r}"
+                    f"Recipe.{name} must be one of {', '.join(map(repr, choices))}, got {value!r}"
                 )
         for name in ("step", "epsilon", "random_radius", "clip_min", "clip_max", "guard"):
             _check_number(name, getattr(self, name), minimum=_SMALLEST.get(name))

@@ -1,6 +1,7 @@
 // The functions of libcuda that torchfgsm/kernel/driver.py calls, with NVIDIA's own declarations:
 // launches run on the CPU, in the emulator. A kernel's handle is its name.
 #include <cuda.h>
+#include <dlfcn.h>
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -9,11 +10,18 @@ namespace torchfgsm { struct Args; }
 extern "C" int launch(const char*, unsigned, unsigned, unsigned, unsigned, size_t, const torchfgsm::Args*);
 
 extern "C" {
+int driver_version = 13000;
 int refusals = 0;           // launches that are still to fail with CUDA_ERROR_INVALID_CONTEXT
 int largest_shared = 49152; // bytes that a kernel may ask for
 CUstream last_stream = nullptr;
 unsigned last_attributes = 0;
 
+// NVIDIA's bindings look every function up by this one.
+CUresult cuGetProcAddress_v2(const char* name, void** function, int, cuuint64_t, CUdriverProcAddressQueryResult*) {
+  *function = dlsym(dlopen("libcuda.so.1", RTLD_NOLOAD | RTLD_NOW), name);
+  return *function ? CUDA_SUCCESS : CUDA_ERROR_NOT_FOUND;
+}
+CUresult cuDriverGetVersion(int* version) { *version = driver_version; return CUDA_SUCCESS; }
 CUresult cuGetErrorString(CUresult error, const char** text) {
   *text = error == CUDA_ERROR_NOT_FOUND ? "named symbol not found" : "an error";
   return CUDA_SUCCESS;

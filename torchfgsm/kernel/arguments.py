@@ -18,8 +18,10 @@ from torchfgsm.kernel.plan import Input, Launch
 NORMS = {"linf": 0, "l1": 1, "l2": 2}
 # The bits of `Rule` in arithmetic.h.
 ZERO_NONFINITE, NAN_HAS_NO_SIGN, CLIP_GRAD, CLIP_FIRST, LOW_WINS, PROJECT = 1, 2, 4, 8, 16, 32
-_ALIGNED = 16
+ALIGNED = 16  # bytes of the widest access
 STAT_BYTES = 32
+# What each input is given as a number or a tensor, in this order.
+OPERANDS = ("step", "radius", "low", "high", "mask")
 
 
 class _Operand(ctypes.Structure):
@@ -38,7 +40,7 @@ class Args(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("x", "grad", "origin", "out")),
-        *((name, _Operand) for name in ("step", "radius", "low", "high", "mask")),
+        *((name, _Operand) for name in OPERANDS),
         ("directions", ctypes.c_void_p),
         ("projections", ctypes.c_void_p),
         ("rows", ctypes.c_longlong),
@@ -114,16 +116,19 @@ class Prepared:
         rules: Rules,
     ) -> None:
         starts_there = origin.data_ptr() == x.data_ptr() and origin.stride() == x.stride()
-        self._given = x
+        given = [x, grad, origin]
         x = x if examples_are_runs(x) else x.contiguous()
         self.out = torch.empty_like(x)
         grad = in_order_of(x, grad)
         origin = x if starts_there else in_order_of(x, origin)
         rows = x.shape[0]
+        self._given = given[0]
         self._kept = [x, grad, origin]
+        # Whether a call with tensors of the same strides finds all of them as they are.
+        self.as_given = x is given[0] and grad is given[1] and (starts_there or origin is given[2])
         operands = {
             name: self._operand(x, value, tensor)
-            for (name, value), tensor in zip(_by_name(numbers, x.dtype), tensors, strict=True)
+            for name, value, tensor in zip(OPERANDS, _held(numbers, x.dtype), tensors, strict=True)
         }
         projects = tensors[1] is not None or numbers.radius != float("inf")
         self.args = Args(
@@ -161,29 +166,18 @@ class Prepared:
             and all(o.data is None for o in operands.values())
         )
         addresses = (args.x, args.grad, args.origin, args.out, *by_column)
-        aligned = all(address % _ALIGNED == 0 for address in addresses)
+        aligned = all(address % ALIGNED == 0 for address in addresses)
         size = self.out.element_size()
         # A flat kernel may cut a vector across examples; all others begin each example anew.
         flat = plain and rules.norm == "linf"
-        wide = aligned and (flat or args.columns * size % _ALIGNED == 0)
+        wide = aligned and (flat or args.columns * size % ALIGNED == 0)
         return Input(str(self.out.dtype)[6:], args.rows, args.columns, wide, plain)
 
-    def launched(self, launch: Launch, parts: int, directions: int, projections: int) -> Args:
-        """The struct for one launch.
-
-        Args:
-            launch: The launch.
-            parts: Parts of an example over all inputs.
-            directions: Address of the sums that directions are computed from.
-            projections: Address of those of the projection.
-        """
+    def launched(self, launch: Launch, parts: int) -> Args:
+        """The struct for one launch, with `parts` of an example over all inputs."""
         args = self.args
-        args.directions, args.projections, args.all_parts = directions, projections, parts
-        args.parts, args.first_part, args.projecting = (
-            launch.parts,
-            launch.first_part,
-            launch.projecting,
-        )
+        args.parts, args.all_parts = launch.parts, parts
+        args.first_part, args.projecting = launch.first_part, launch.projecting
         args.group, args.cluster = launch.group, launch.cluster
         args.lane_bits = (launch.group * launch.cluster).bit_length() - 1
         return args
@@ -194,20 +188,15 @@ class Prepared:
         return self.out if examples_are_runs(given) else torch.empty_like(given).copy_(self.out)
 
 
-def _by_name(numbers: Numbers, dtype: torch.dtype) -> list[tuple[str, float]]:
+def _held(numbers: Numbers, dtype: torch.dtype) -> list[float]:
     """Bounds as the dtype holds them, to which torch compares and clips; factors as they are."""
 
     def held(value: float) -> float:
         half = dtype in (torch.float16, torch.bfloat16)
         return float(torch.tensor(value, dtype=dtype)) if half else value
 
-    return [
-        ("step", numbers.step),
-        ("radius", held(numbers.radius)),
-        ("low", held(numbers.low)),
-        ("high", held(numbers.high)),
-        ("mask", numbers.mask),
-    ]
+    bounds = (numbers.radius, numbers.low, numbers.high)
+    return [numbers.step, *map(held, bounds), numbers.mask]
 
 
 def examples_are_runs(tensor: Tensor) -> bool:

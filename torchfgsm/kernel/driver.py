@@ -1,72 +1,44 @@
-"""Kernels loaded and launched through libcuda, the driver's own library, by ctypes."""
+"""Kernels loaded and launched through the driver, by NVIDIA's `cuda-bindings`."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from torchfgsm.kernel import cubins
 from torchfgsm.kernel.arguments import Args
-from torchfgsm.kernel.errors import KernelUnavailable
+from torchfgsm.kernel.errors import KernelUnavailable, bindings
 from torchfgsm.kernel.plan import MOST_SHARED, Device, Launch
 
-_INVALID_CONTEXT = 201
-_CLUSTER_DIMENSION = 4  # CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
-_MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-
-
-class _Attribute(ctypes.Structure):
-    """`CUlaunchAttribute`, whose value is a union of 64 bytes."""
-
-    _fields_ = (
-        ("id", ctypes.c_int),
-        ("padding", ctypes.c_int),
-        ("cluster", ctypes.c_uint * 3),
-        ("rest", ctypes.c_char * 52),
-    )
-
-
-class _Config(ctypes.Structure):
-    """`CUlaunchConfig`."""
-
-    _fields_ = (
-        *((name, ctypes.c_uint) for name in ("grid_x", "grid_y", "grid_z")),
-        *((name, ctypes.c_uint) for name in ("block_x", "block_y", "block_z")),
-        ("shared", ctypes.c_uint),
-        ("stream", ctypes.c_void_p),
-        ("attributes", ctypes.POINTER(_Attribute)),
-        ("count", ctypes.c_uint),
-    )
+_OLDEST = 12000  # CUDA 12, the first whose kernels serve every context
 
 
 @functools.cache
 def load() -> Any:
-    """Libcuda.
+    """NVIDIA's module for the driver, once it has found the driver.
 
     Raises:
-        KernelUnavailable: There is no NVIDIA driver, or one older than CUDA 12.
+        KernelUnavailable: There are no bindings, no driver, or one older than CUDA 12.
     """
+    cuda = bindings("driver")
     try:
-        library = ctypes.CDLL("libcuda.so.1")
-    except OSError as error:
+        status, version = cuda.cuDriverGetVersion()
+    except (OSError, RuntimeError) as error:
         raise KernelUnavailable(f"there is no NVIDIA driver: {error}") from error
-    if not hasattr(library, "cuLibraryLoadData"):
-        raise KernelUnavailable("the NVIDIA driver is older than CUDA 12: update it")
-    library.cuLaunchKernelEx.argtypes = [
-        ctypes.POINTER(_Config),
-        ctypes.c_void_p,
-        ctypes.c_void_p,
-        ctypes.c_void_p,
-    ]
-    return library
+    if status != 0 or version < _OLDEST:
+        raise KernelUnavailable(
+            f"the NVIDIA driver is for CUDA {version // 1000} and the kernels need 12: update it"
+        )
+    return cuda
 
 
 class Gpu:
-    """Launches kernels on one device, on torch's current stream there.
+    """Runs kernels on one device, on torch's current stream there.
 
     Args:
         index: The device's index.
@@ -76,54 +48,59 @@ class Gpu:
         facts = torch.cuda.get_device_properties(index)
         self.index = index
         self.device = Device(facts.multi_processor_count, facts.major * 10 + facts.minor)
-        self._kernels: dict[str, ctypes.c_void_p] = {}
+        self._kernels: dict[str, Any] = {}
         self._loading = threading.Lock()
 
-    def launch(self, launch: Launch, args: Args) -> None:
-        """Queues one kernel.
+    def bind(self, launch: Launch, args: Args) -> Callable[[], None]:
+        """What queues one kernel, on the struct as it is then.
 
         Raises:
-            KernelUnavailable: The kernel cannot be compiled, loaded or launched.
+            KernelUnavailable: The kernel cannot be compiled, loaded or, when called, launched.
         """
+        cuda, index = load(), self.index
         kernel = self._kernels.get(launch.kernel) or self._load(launch)
-        attribute = _Attribute(_CLUSTER_DIMENSION, 0, (launch.cluster, 1, 1))
-        config = _Config(
-            *launch.grid,
-            1,
-            launch.threads,
-            1,
-            1,
-            launch.shared,
-            _stream(self.index),
-            ctypes.pointer(attribute),
-            int(launch.cluster > 1),
-        )
+        config = cuda.CUlaunchConfig()
+        config.gridDimX, config.gridDimY = launch.grid
+        config.blockDimX = launch.threads
+        config.gridDimZ = config.blockDimY = config.blockDimZ = 1
+        config.sharedMemBytes = launch.shared
+        if launch.cluster > 1:
+            attribute = cuda.CUlaunchAttribute()
+            attribute.id = cuda.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
+            cluster = attribute.value.clusterDim
+            cluster.x, cluster.y, cluster.z = launch.cluster, 1, 1
+            config.attrs, config.numAttrs = [attribute], 1
         # The struct is the kernel's one parameter; the driver copies it before it returns.
         parameters = (ctypes.c_void_p * 1)(ctypes.addressof(args))
-        status = load().cuLaunchKernelEx(config, kernel, parameters, None)
-        if status == _INVALID_CONTEXT:  # a thread that has not used this device yet
-            torch.cuda.set_device(self.index)
-            status = load().cuLaunchKernelEx(config, kernel, parameters, None)
-        _check(status, f"launching {launch.kernel}")
+        where, queue = ctypes.addressof(parameters), cuda.cuLaunchKernelEx
+        no_context = cuda.CUresult.CUDA_ERROR_INVALID_CONTEXT
 
-    def _load(self, launch: Launch) -> ctypes.c_void_p:
+        def run(kept: object = (args, parameters)) -> None:  # which are known by address alone
+            config.hStream = _stream(index)
+            (status,) = queue(config, kernel, where, 0)
+            if status == no_context:  # a thread that has not used this device yet
+                torch.cuda.set_device(index)
+                (status,) = queue(config, kernel, where, 0)
+            if status:
+                _done((status,), f"launching {launch.kernel}")
+
+        return run
+
+    def _load(self, launch: Launch) -> Any:
         """The kernel, loaded at its first launch."""
         name, cuda = launch.kernel, load()
         with self._loading:
             cubin, symbol = cubins.get(name, self.device.architecture)
-            library, kernel, device = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_int()
-            data = cuda.cuLibraryLoadData(
-                ctypes.byref(library), cubin, None, None, 0, None, None, 0
-            )
-            _check(data, f"loading {name}")
-            found = cuda.cuLibraryGetKernel(ctypes.byref(kernel), library, symbol.encode())
-            _check(found, f"finding {name}")
+            library = _done(cuda.cuLibraryLoadData(cubin, [], [], 0, [], [], 0), f"loading {name}")
+            kernel = _done(cuda.cuLibraryGetKernel(library, symbol.encode()), f"finding {name}")
             if launch.shared:  # more than 48 KiB must be asked for
-                _check(cuda.cuDeviceGet(ctypes.byref(device), self.index), "finding the device")
-                asked = cuda.cuKernelSetAttribute(_MAX_DYNAMIC_SHARED, MOST_SHARED, kernel, device)
-                _check(asked, f"asking for {MOST_SHARED} bytes of shared memory for {name}")
-            self._kernels[name] = kernel
-        return kernel
+                most = cuda.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+                device = _done(cuda.cuDeviceGet(self.index), "finding the device")
+                asked = cuda.cuKernelSetAttribute(most, MOST_SHARED, kernel, device)
+                _done(asked, f"asking for {MOST_SHARED} bytes of shared memory for {name}")
+            # A kernel is launched as a function, which then belongs to the current context.
+            self._kernels[name] = cuda.CUfunction(int(kernel))
+        return self._kernels[name]
 
 
 @functools.cache
@@ -137,9 +114,11 @@ def _stream(index: int) -> int:
     return raw(index) if raw else torch.cuda.current_stream(index).cuda_stream
 
 
-def _check(status: int, doing: str) -> None:
-    if status == 0:
-        return
-    text = ctypes.c_char_p()
-    load().cuGetErrorString(status, ctypes.byref(text))
-    raise KernelUnavailable(f"CUDA error {status} while {doing}: {(text.value or b'?').decode()}")
+def _done(result: tuple[Any, ...], doing: str) -> Any:
+    """What a call of the driver gave, if it did what it should."""
+    status, *values = result
+    if status != 0:
+        _, text = load().cuGetErrorString(status)
+        said = (text or b"unknown").decode()
+        raise KernelUnavailable(f"CUDA error {int(status)} while {doing}: {said}")
+    return values[0] if values else None

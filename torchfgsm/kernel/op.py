@@ -15,9 +15,9 @@ from torch import Tensor
 from torchfgsm import reference
 from torchfgsm.call import Call
 from torchfgsm.kernel import driver, nvrtc
-from torchfgsm.kernel.arguments import Numbers, Rules
+from torchfgsm.kernel.arguments import Rules
 from torchfgsm.kernel.errors import KernelUnavailable
-from torchfgsm.kernel.launching import perturb, unsupported
+from torchfgsm.kernel.launching import perturb
 from torchfgsm.recipe import Recipe
 
 # For each input `numbers` and `tensors` have five entries: step, radius, lower and upper bound, and
@@ -116,16 +116,16 @@ def _on_cuda(
     *choices: Any,
 ) -> list[Tensor]:
     """The kernels; the reference, with one warning, where they cannot be had."""
-    rules = Rules(*choices)
-    by_input = [Numbers(*numbers[i : i + _EACH]) for i in range(0, len(numbers), _EACH)]
-    others = [tensors[i : i + _EACH] for i in range(0, len(tensors), _EACH)]
-    device = x[0].device
-    if device.index not in _failures and unsupported(x, by_input, others, rules) is None:
+    index = x[0].device.index
+    if index not in _failures:
         try:
-            with torch.cuda.device(device):
-                return perturb(x, grad, origin, by_input, others, rules, driver.gpu(device.index))
+            with torch.cuda.device(index):
+                launcher = driver.gpu(index)
+                moved = perturb(x, grad, origin, numbers, tensors, choices, launcher)
+            if moved is not None:
+                return moved
         except KernelUnavailable as error:
-            _give_up(device.index, error)
+            _give_up(index, error)
     return _on_cpu(x, grad, origin, numbers, tensors, *choices)
 
 
