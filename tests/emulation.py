@@ -66,6 +66,7 @@ def build(
     *,
     changes: Sequence[tuple[str, str]] = (),
     cuda: Path | None = None,
+    optimization: str = "-O1",
 ) -> Path:
     """Builds the kernels of some dtypes into a shared library.
 
@@ -74,6 +75,7 @@ def build(
         dtypes: Whose kernels.
         changes: (text, other text) to plant in the sources; each text occurs at least once.
         cuda: The folder of cuda.h, to add the driver's functions.
+        optimization: What g++ is to do; "-O0" builds sooner.
     """
     texts = {name: (SOURCES / name).read_text() for name in ("arithmetic.h", "perturb.cu")}
     for old, new in changes:
@@ -91,7 +93,7 @@ def build(
     shutil.copy(FOLDER / "emulate.h", home)
     (home / "main.cpp").write_text(_main(names))
     library = home / "kernels.so"
-    command = ["g++", "-std=c++17", "-O1", "-ffp-contract=off", "-fPIC", "-shared", "-w"]
+    command = ["g++", "-std=c++17", optimization, "-ffp-contract=off", "-fPIC", "-shared", "-w"]
     command += ["main.cpp", "-o", str(library)]
     if cuda is not None:
         command += [str(FOLDER / "driver.cpp"), f"-I{cuda}", "-ldl"]

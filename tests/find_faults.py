@@ -19,13 +19,25 @@ def main() -> None:
     """Prints a word for each."""
     cases = drawn(COUNT)
     torch.set_num_threads(1)  # a fork has no other
-    for argument in sys.argv[1:]:
+    looking: dict[int, int] = {}
+    words = [""] * len(sys.argv[1:])
+
+    def wait() -> None:
+        child, status = os.wait()
+        words[looking.pop(child)] = "found" if status else "missed"
+
+    for place, argument in enumerate(sys.argv[1:]):
         dtype, _, library = argument.partition("=")
+        if len(looking) == 2:
+            wait()
         child = os.fork()
         if child == 0:
             these = (case for case in cases if str(case.x[0].dtype) == f"torch.{dtype}")
             os._exit(any(wrong([case], Path(library), HOPPER)[0] for case in these))
-        print("found" if os.waitpid(child, 0)[1] else "missed", flush=True)
+        looking[child] = place
+    while looking:
+        wait()
+    print(*words)
 
 
 if __name__ == "__main__":

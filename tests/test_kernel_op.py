@@ -173,6 +173,7 @@ def test_what_no_kernel_serves_has_a_reason() -> None:
     assert "L1 ball" in str(unsupported([x], [ball], [none], l1))
     assert "kernels for" in str(unsupported([x.to(torch.float8_e4m3fn)], [free], [none], plain))
     assert "several dtypes" in str(unsupported([x, x.double()], [free] * 2, [none] * 2, plain))
+    assert "empty" in str(unsupported([x[:0]], [free], [none], plain))
     by_element: list[Tensor | None] = [None, torch.rand(2, 3), None, None, None]
     assert "one radius" in str(unsupported([x], [free], [by_element], plain))
     by_example: list[Tensor | None] = [None, torch.rand(2, 1), None, None, None]

@@ -110,6 +110,7 @@ template <class P> P load_once(const P* p) {
   if ((size_t)p % sizeof(P)) emulate::fail("misaligned load");
   return *p;
 }
+template <class P> P load(const P* p) { return load_once(p); }
 template <class P> void store(P* p, const P& v) {
   if ((size_t)p % sizeof(P)) emulate::fail("misaligned store");
   *p = v;

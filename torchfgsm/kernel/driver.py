@@ -90,6 +90,8 @@ class Gpu:
         """The kernel, loaded at its first launch."""
         name, cuda = launch.kernel, load()
         with self._loading:
+            if name in self._kernels:  # by another thread
+                return self._kernels[name]
             cubin, symbol = cubins.get(name, self.device.architecture)
             library = _done(cuda.cuLibraryLoadData(cubin, [], [], 0, [], [], 0), f"loading {name}")
             kernel = _done(cuda.cuLibraryGetKernel(library, symbol.encode()), f"finding {name}")
@@ -100,7 +102,7 @@ class Gpu:
                 _done(asked, f"asking for {MOST_SHARED} bytes of shared memory for {name}")
             # A kernel is launched as a function, which then belongs to the current context.
             self._kernels[name] = cuda.CUfunction(int(kernel))
-        return self._kernels[name]
+            return self._kernels[name]
 
 
 @functools.cache

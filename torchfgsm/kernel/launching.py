@@ -43,8 +43,12 @@ def unsupported(
     dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in x}
     if dtypes - set(CTYPES):
         return f"there are kernels for {sorted(CTYPES)}, got {sorted(dtypes)}"
+    if any(tensor.numel() == 0 for tensor in x):
+        return "an empty input has nothing to launch"
     if rules.norm == "linf":
         return None
+    if rules.joint and len({tensor.shape[0] for tensor in x}) > 1:
+        return "a norm over inputs needs as many examples in each"
     if rules.joint and len(dtypes) > 1:
         return f"a norm over inputs of several dtypes has no kernel, got {sorted(dtypes)}"
     radii = [given[_RADIUS] for given in tensors]
@@ -92,8 +96,12 @@ def perturb(
         The moved inputs; None where no kernel serves the call, see `unsupported`.
 
     Raises:
+        ValueError: A gradient or origin of another shape, dtype or device than its input.
         KernelUnavailable: A kernel cannot be compiled, loaded or launched.
     """
+    for what, others in (("grad", grad), ("origin", origin)):
+        for given, other in zip(x, others, strict=True):
+            _refuse_other_than(given, what, other)
     key = None
     if len(x) == 1 and all(tensor is None for tensor in tensors):
         key = _kind(x[0], grad[0], origin[0], tuple(numbers), choices, launcher)
@@ -103,12 +111,11 @@ def perturb(
     rules, each = Rules(*choices), len(OPERANDS)
     starts = range(0, len(numbers), each)
     by_input = [Numbers(*numbers[i : i + each]) for i in starts]
-    others = [tensors[i : i + each] for i in starts]
-    if unsupported(x, by_input, others, rules) is not None:
+    operands = [tensors[i : i + each] for i in starts]
+    if unsupported(x, by_input, operands, rules) is not None:
         return None
-    prepared = [
-        Prepared(*given, rules) for given in zip(x, grad, origin, by_input, others, strict=True)
-    ]
+    inputs = zip(x, grad, origin, by_input, operands, strict=True)
+    prepared = [Prepared(*one, rules) for one in inputs]
     for group in [prepared] if rules.joint else [[one] for one in prepared]:
         planned = _planned(group, rules, launcher)
         sums = _room(planned, group[0].out)
@@ -119,6 +126,17 @@ def perturb(
     if key is not None and prepared[0].as_given:
         _here.remember(key, _Repeated(prepared[0], planned, launcher))
     return [one.result() for one in prepared]
+
+
+def _refuse_other_than(x: Tensor, what: str, other: Tensor) -> None:
+    # The kernels read by address: another shape would be read beyond its end.
+    if x is not other and (
+        x.shape != other.shape or x.dtype != other.dtype or x.device != other.device
+    ):
+        raise ValueError(
+            f"{what} must be as x: expected {tuple(x.shape)} {x.dtype} on {x.device}, got "
+            f"{tuple(other.shape)} {other.dtype} on {other.device}"
+        )
 
 
 def _planned(group: Sequence[Prepared], rules: Rules, launcher: Launcher) -> Plan:

@@ -41,8 +41,13 @@ DEVICE float widen(f16 v) {
 
 template <class T> DEVICE T narrow(typename Wide<T>::type v) { return v; }
 template <> DEVICE bf16 narrow<bf16>(float v) {  // to the nearest, ties to even; NaN stays NaN
+  bf16 r;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(r.bits) : "f"(v));
+#else
   Word w; w.number = v;
-  bf16 r; r.bits = (unsigned short)(v == v ? (w.bits + 0x7fffu + ((w.bits >> 16) & 1u)) >> 16 : 0x7fc0u);
+  r.bits = (unsigned short)(v == v ? (w.bits + 0x7fffu + ((w.bits >> 16) & 1u)) >> 16 : 0x7fc0u);
+#endif
   return r;
 }
 template <> DEVICE f16 narrow<f16>(float v) {
@@ -120,11 +125,12 @@ template <class A> DEVICE A squares(const Stat& s) {
 }
 
 // ---- directions ---------------------------------------------------------------------------------
-// An L2 direction is g * before * factor; an L1 direction is shared by the entries of size `largest`.
-template <class A> struct Direction { A largest, ties; double before, factor; };
+// An L2 direction is g * before * factor; an L1 direction gives its share to each entry of size `largest`.
+template <class A> struct Direction { A largest, share; double before, factor; };
 
 template <class A> DEVICE Direction<A> direction_of(const Stat& s, int norm, double guard) {
-  Direction<A> d = {A(s.middle), A(s.ties), 1.0, 0.0};
+  Direction<A> d = {A(s.middle), A(1), 1.0, 0.0};
+  if (norm == L1) d.share = A(1) / A(s.ties);
   if (norm != L2) return d;
   double sum = s.middle;
   if (guard > 0) {
@@ -147,7 +153,7 @@ template <class T, class A> DEVICE A direction(A g, const Direction<A>& d, int n
   if (norm == LINF) return sign(g, rules);
   if (norm == L2) return rounded<T>(A(double(g) * d.before * d.factor));
   if (d.largest != d.largest) return d.largest;  // a row with NaN has no largest entry
-  return magnitude(g) == d.largest ? rounded<T>(sign(g, rules) / d.ties) : A(0);
+  return magnitude(g) == d.largest ? rounded<T>(sign(g, rules) * d.share) : A(0);
 }
 
 // ---- the move -----------------------------------------------------------------------------------

@@ -40,6 +40,10 @@ template <class P> DEVICE P load_once(const P* p) {
   if constexpr (sizeof(P) == 16) { int4 r = __ldcs((const int4*)p); P v; memcpy(&v, &r, 16); return v; }
   else return *p;
 }
+template <class P> DEVICE P load(const P* p) {
+  if constexpr (sizeof(P) == 16) { int4 r = *(const int4*)p; P v; memcpy(&v, &r, 16); return v; }
+  else return *p;
+}
 template <class P> DEVICE void store(P* p, const P& v) {
   if constexpr (sizeof(P) == 16) { int4 r; memcpy(&r, &v, 16); *(int4*)p = r; }
   else *p = v;
@@ -110,7 +114,7 @@ template <class T, int VEC> struct Values {
   DEVICE void load(const Operand& o, i64 row, i64 column) {
     const T* at = (const T*)o.data + row * o.row_stride + column * o.column_stride;
     if (o.data && o.column_stride) {
-      const Pack<T, VEC> p = *(const Pack<T, VEC>*)at;
+      const Pack<T, VEC> p = torchfgsm::load((const Pack<T, VEC>*)at);
 #pragma unroll
       for (int j = 0; j < VEC; ++j) v[j] = widen(p.v[j]);
     } else {
@@ -129,7 +133,7 @@ template <class T, int VEC, bool FULL> struct Vector {
   DEVICE Vector(const Args& args, i64 r, i64 c) : a(args), row(r), column(c) {}
   DEVICE i64 at() const { return row * a.columns + column; }
   DEVICE P read(const void* tensor) const { return load_once((const P*)((const T*)tensor + at())); }
-  DEVICE P keep(const void* tensor) const { return *(const P*)((const T*)tensor + at()); }
+  DEVICE P keep(const void* tensor) const { return load((const P*)((const T*)tensor + at())); }
   DEVICE void write(const P& r) const { store((P*)((T*)a.out + at()), r); }
   DEVICE Values<T, VEC> values(const Operand& o) const {
     Values<T, VEC> r;
@@ -160,7 +164,7 @@ template <class T, int VEC, bool FULL> struct Vector {
 
   // From x one step along the direction of the conditioned gradient g. Where an L2 ball shrinks the
   // perturbation by `factor`, that is the second half of it; without, see `perturb`.
-  DEVICE P move(const P& x, const P& g, const Direction<A>& d, A factor) const {
+  DEVICE P move(const P& x, const P& g, const Direction<A>& d, A factor, int norm) const {
     const Values<T, VEC> step = values(a.step), low = values(a.low), high = values(a.high);
     Values<T, VEC> radius = {};
     P r, from = x;
@@ -171,7 +175,7 @@ template <class T, int VEC, bool FULL> struct Vector {
 #pragma unroll
     for (int j = 0; j < VEC; ++j) {
       const Element<A> e = {widen(x.v[j]), widen(from.v[j]), step.v[j], low.v[j], high.v[j]};
-      r.v[j] = narrow<T>(moved<T, A>(e, direction<T, A>(widen(g.v[j]), d, a.norm, a.rules), radius.v[j], factor, a.norm, a.rules));
+      r.v[j] = narrow<T>(moved<T, A>(e, direction<T, A>(widen(g.v[j]), d, norm, a.rules), radius.v[j], factor, norm, a.rules));
     }
     return r;
   }
@@ -222,7 +226,7 @@ template <class T, int VEC> DEVICE void flat(const Args& a, i64 first, i64 end) 
   typedef Pair<typename V::P> Both;
   each<2>(first, end / VEC, (i64)gridDim.x * blockDim.x,
     [&](i64 i) { const V v(a, 0, i * VEC); return Both{v.read(a.x), v.read(a.grad)}; },
-    [&](i64 i, const Both& b) { const V v(a, 0, i * VEC); v.write(v.move(b.x, v.condition(b.g), {}, 1)); });
+    [&](i64 i, const Both& b) { const V v(a, 0, i * VEC); v.write(v.move(b.x, v.condition(b.g), {}, 1, LINF)); });
 }
 template <class T, int VEC>
 __global__ void __launch_bounds__(256, 2) perturb_linf(const Args a) {
@@ -239,7 +243,7 @@ __global__ void __launch_bounds__(THREADS, FULL ? 1 : 2) perturb_rows(const Args
   typedef Vector<T, VEC, FULL> V;
   typedef typename V::A A;
   typedef typename V::P P;
-  constexpr int AHEAD = FULL ? 1 : 4;
+  constexpr int AHEAD = FULL ? 1 : 2;
   DYNAMIC_SHARED(P, shared);
   const int lanes = a.group * a.cluster, thread = threadIdx.x % a.group, rank = a.cluster > 1 ? cluster_rank() : 0;
   // The warps of a cluster's blocks take turns, so that each block holds an equal share.
@@ -247,13 +251,14 @@ __global__ void __launch_bounds__(THREADS, FULL ? 1 : 2) perturb_rows(const Args
   const i64 row = (i64)(blockIdx.x / a.cluster) * (blockDim.x / a.group) + threadIdx.x / a.group;
   // Threads without an example have no vectors but take part in the reductions.
   const int vectors = row < a.rows ? int(a.columns / VEC) : 0;
-  const auto held = [&](int i) -> P& { return shared[(i >> a.lane_bits) * blockDim.x + threadIdx.x]; };
+  const auto held = [&](int i) { return &shared[(i >> a.lane_bits) * blockDim.x + threadIdx.x]; };
 
   Stat s = nothing(a.norm);
   each<AHEAD>(lane, vectors, lanes, [&](int i) { return V(a, row, i * VEC).read(a.grad); },
     [&](int i, const P& g) {
-      held(i) = V(a, row, i * VEC).condition(g);
-      if (a.norm != LINF) add_all<T, VEC>(s, held(i), a.norm);
+      const P seen = V(a, row, i * VEC).condition(g);
+      store(held(i), seen);
+      if (a.norm != LINF) add_all<T, VEC>(s, seen, a.norm);
     });
   if (a.norm != LINF) s = reduced(s, a.norm, a.group, a.cluster);
   const Direction<A> d = direction_of<A>(s, a.norm, a.guard);
@@ -262,7 +267,7 @@ __global__ void __launch_bounds__(THREADS, FULL ? 1 : 2) perturb_rows(const Args
     s = nothing(L2);
     for (int i = lane; i < vectors; i += lanes) {
       const V v(a, row, i * VEC);
-      add_all<T, VEC>(s, v.perturb(v.keep(a.x), held(i), d), L2);
+      add_all<T, VEC>(s, v.perturb(v.keep(a.x), load(held(i)), d), L2);
     }
     s = reduced(s, L2, a.group, a.cluster);
     if (vectors) factor = V(a, row, 0).factor(s);
@@ -270,7 +275,7 @@ __global__ void __launch_bounds__(THREADS, FULL ? 1 : 2) perturb_rows(const Args
   each<AHEAD>(lane, vectors, lanes, [&](int i) { return V(a, row, i * VEC).read(a.x); },
     [&](int i, const P& x) {
       const V v(a, row, i * VEC);
-      v.write(v.move(x, held(i), d, factor));
+      v.write(v.move(x, load(held(i)), d, factor, a.norm));
     });
 }
 
@@ -318,7 +323,7 @@ __global__ void __launch_bounds__(256, 2) perturb_apply(const Args a) {
       [&](i64 i) { const V v(a, row, i * VEC); return Both{v.read(a.x), v.read(a.grad)}; },
       [&](i64 i, const Both& b) {
         const V v(a, row, i * VEC);
-        v.write(v.move(b.x, v.condition(b.g), d, factor));
+        v.write(v.move(b.x, v.condition(b.g), d, factor, a.norm));
       });
   }
 }
