@@ -6,7 +6,8 @@ float64 from those rows alone to results/parity.png, and writes the README's tab
 
 `--recorded` compares with the recorded results of the originals instead, without TensorFlow and
 without a network, `--device cuda` on a GPU: without TF32, with cuDNN's deterministic algorithms.
-It writes results/parity-<device>.csv and nothing else.
+It writes results/parity-<device>.csv and nothing else, and needs onnx and onnx2torch, which
+`--wheels DIR` finds among wheels that `python -m benchmarks.peers DIR` fetched.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from benchmarks import peers
 
 if TYPE_CHECKING:
     import torch
@@ -40,11 +43,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="only compare README and rows")
     parser.add_argument("--recorded", action="store_true", help="against recorded results")
     parser.add_argument("--device", default="cpu", help="cpu or cuda, with --recorded")
+    parser.add_argument("--wheels", type=Path, metavar="DIR", help="where onnx2torch may be")
     options = parser.parse_args(arguments)
     if options.device != "cpu" and not options.recorded:
         parser.error("--device needs --recorded: the originals are run on the CPU")
     if options.recorded:
-        return measure_recorded(options.device)
+        with peers.on_path(options.wheels):
+            return measure_recorded(options.device)
     if options.check:
         return 0 if _in_readme(table(read_rows())) == README.read_text() else 1
     if not options.from_csv:

@@ -1,4 +1,4 @@
-"""The libraries that are compared with: their wheels, and how they are imported.
+"""The libraries that are compared with, and what reads models: wheels, and how to import them.
 
 `python -m benchmarks.peers DIR [--python 3.12]` downloads pinned wheels, for a machine without a
 network too; `--wheels DIR` of the other scripts puts them on Python's path, behind what is
@@ -30,6 +30,7 @@ DISTRIBUTIONS = {
 # The libraries, and of what they ask for only what importing them needs: `pip download` without
 # its dependency resolution, which would end at old versions or at TensorFlow.
 WHEELS = (
+    "onnx2torch==1.5.15",
     "cleverhans==4.0.0",
     "torchattacks==3.5.1",
     "foolbox==3.3.4",

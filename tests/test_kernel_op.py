@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,9 +15,10 @@ from torch import Tensor
 from toy_models import TwoInputs, batch, mlp, noise
 
 from torchfgsm import Recipe, attack, fgsm, perturb, pgd, reference
-from torchfgsm.kernel import KernelUnavailable, driver, op, why_not
+from torchfgsm.kernel import KernelUnavailable, cubins, driver, op, why_not
 from torchfgsm.kernel.arguments import Numbers, Rules
 from torchfgsm.kernel.launching import unsupported
+from torchfgsm.kernel.plan import Device
 
 PERTURB = torch.ops.torchfgsm.perturb.default
 INF = math.inf
@@ -207,11 +209,34 @@ def test_without_a_kernel_the_reference_runs_and_one_warning_says_why(
     assert difference(case, again, expected) is None
 
 
-def test_why_not_is_a_sentence_here() -> None:
-    if torch.cuda.is_available():
-        assert why_not() is None or isinstance(why_not(), str)
-    else:
+def test_why_not_without_cuda() -> None:
+    if not torch.cuda.is_available():
         assert "CUDA" in str(why_not())
+
+
+def test_why_not_tries_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[int] = []
+
+    def get(name: str, architecture: int) -> tuple[bytes, str]:
+        compiled.append(architecture)
+        if architecture < 75:
+            raise KernelUnavailable("NVRTC could not compile the kernels: invalid architecture")
+        return b"", name
+
+    architecture = 90
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(driver, "load", lambda: None)
+    monkeypatch.setattr(
+        driver, "gpu", lambda index: SimpleNamespace(device=Device(132, architecture))
+    )
+    monkeypatch.setattr(cubins, "get", get)
+    monkeypatch.setattr(op, "_failures", {1: "it broke"})
+    assert why_not() is None
+    architecture = 60
+    assert why_not() == "NVRTC could not compile the kernels: invalid architecture"
+    assert compiled == [90, 60]
+    assert why_not(torch.device("cuda", 1)) == "it broke"
 
 
 def test_attacks_on_the_cpu_do_not_go_through_the_op(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,7 +77,7 @@ def condition(
         The conditioned gradient, same shape and dtype.
     """
     if nonfinite == "zero":
-        grad = torch.where(torch.isfinite(grad), grad, 0.0)
+        grad = torch.nan_to_num(grad, 0.0, 0.0, 0.0)
     if mask is not None:
         grad = grad * mask
     if clip_grad and x is not None and clip_min is not None and clip_max is not None:

@@ -116,8 +116,12 @@ def clipped(tensor: Tensor, low: Bound, high: Bound) -> Tensor:
     """The tensor within bounds, each of which may be None, a number or a tensor.
 
     Where the bounds cross the upper one wins. The derivative at a bound is 1, as TensorFlow's;
-    torch.clamp's is 0, 1/2 or 1, by version and by kind of bound.
+    torch.clamp's is 0, 1/2 or 1, by version and by kind of bound, so that it serves where no
+    derivative is taken.
     """
+    differentiable = torch.is_grad_enabled() and tensor.requires_grad
+    if not differentiable and not isinstance(low, Tensor) and not isinstance(high, Tensor):
+        return tensor if low is None and high is None else torch.clamp(tensor, low, high)
     if low is not None:
         tensor = torch.where(tensor < low, low, tensor)
     if high is not None:

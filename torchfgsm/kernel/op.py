@@ -14,10 +14,11 @@ from torch import Tensor
 
 from torchfgsm import reference
 from torchfgsm.call import Call
-from torchfgsm.kernel import driver, nvrtc
+from torchfgsm.kernel import cubins, driver
 from torchfgsm.kernel.arguments import Rules
 from torchfgsm.kernel.errors import KernelUnavailable
 from torchfgsm.kernel.launching import perturb
+from torchfgsm.kernel.plan import kernel_name
 from torchfgsm.recipe import Recipe
 
 # For each input `numbers` and `tensors` have five entries: step, radius, lower and upper bound, and
@@ -161,6 +162,7 @@ def _batched(info: Any, in_dims: Any, *arguments: Any) -> tuple[list[Tensor], li
     return [tensor.unflatten(0, (size, -1)) for tensor in found], [0] * len(found)
 
 
+_SMALLEST = kernel_name("linf", "float", 1)
 _failures: dict[int, str] = {}
 
 
@@ -181,7 +183,7 @@ def why_not(device: torch.device | None = None) -> str | None:
         device: The device; by default the current one.
 
     Returns:
-        One sentence, or None where they serve as far as can be told without running one.
+        One sentence, or None where they serve, as far as compiling the smallest of them tells.
     """
     if not torch.cuda.is_available():
         if torch.version.cuda is None:
@@ -192,7 +194,7 @@ def why_not(device: torch.device | None = None) -> str | None:
         return _failures[index]
     try:
         driver.load()
-        nvrtc.load()
+        cubins.get(_SMALLEST, driver.gpu(index).device.architecture)
     except KernelUnavailable as error:
         return str(error)
     return None
