@@ -162,8 +162,8 @@ template <class T, int VEC, bool FULL> struct Vector {
     return r;
   }
 
-  // From x one step along the direction of the conditioned gradient g. Where an L2 ball shrinks the
-  // perturbation by `factor`, that is the second half of it; without, see `perturb`.
+  // x after a step along the direction of the conditioned gradient g. `factor` is what an L2 ball
+  // shrinks the perturbation by, which takes the norm of what `perturb` gives.
   DEVICE P move(const P& x, const P& g, const Direction<A>& d, A factor, int norm) const {
     const Values<T, VEC> step = values(a.step), low = values(a.low), high = values(a.high);
     Values<T, VEC> radius = {};
