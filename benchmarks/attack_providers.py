@@ -171,15 +171,11 @@ def _art(target: Target) -> Attack:
     return lambda x, y: attack.generate(x.cpu().numpy(), None if y is None else y.cpu().numpy())
 
 
-def _version_of(peer: str) -> Callable[[], str]:
-    return lambda: peers.version(peer)
-
-
 MAKERS = (
     Maker("torchfgsm", _torchfgsm, _own_version),
     Maker("torchfgsm, captured", _captured, _own_version),
-    Maker("cleverhans", _cleverhans, _version_of("cleverhans")),
-    Maker("torchattacks", _torchattacks, _version_of("torchattacks")),
-    Maker("foolbox", _foolbox, _version_of("foolbox")),
-    Maker("art", _art, _version_of("art")),
+    Maker("cleverhans", _cleverhans, peers.version_of("cleverhans")),
+    Maker("torchattacks", _torchattacks, peers.version_of("torchattacks")),
+    Maker("foolbox", _foolbox, peers.version_of("foolbox")),
+    Maker("art", _art, peers.version_of("art")),
 )

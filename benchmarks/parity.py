@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import platform
 import re
 import sys
 import tempfile
@@ -62,6 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def measure() -> list[dict[str, Any]]:
     """Runs every case and gives its row."""
+    import torch
+
+    from benchmarks.rows import device_name
     from torchfgsm import converters
     from torchfgsm.parity import digits
     from torchfgsm.parity.cases import all_cases
@@ -69,7 +71,7 @@ def measure() -> list[dict[str, Any]]:
     from torchfgsm.parity.run import Converted, live, verdict
     from torchfgsm.parity.table import line
 
-    rows = []
+    rows, device = [], device_name(torch.device("cpu"))
     with tempfile.TemporaryDirectory() as name, Originals() as originals:
         folder = Path(name)
         digits.train_models(folder)
@@ -80,7 +82,7 @@ def measure() -> list[dict[str, Any]]:
         for case in all_cases():
             found = verdict(case, models, expected(case))
             print(line(found), file=sys.stderr, flush=True)
-            rows.append(_row(found, originals.versions(case.library), _device_name("cpu")))
+            rows.append(_row(found, originals.versions(case.library), device))
             rows[-1]["examples"] = digits.COUNT
     return rows
 
@@ -93,12 +95,13 @@ def measure_recorded(device: str) -> int:
     """
     import torch
 
+    from benchmarks.rows import device_name
     from torchfgsm.parity import recorded, table
 
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise SystemExit(f"--device {device}: torch sees no CUDA device; use --device cpu")
     recording = recorded.load()
-    name, found, rows = _device_name(device), [], []
+    name, found, rows = device_name(torch.device(device)), [], []
     for verdict in recorded_verdicts(recording, torch.device(device)):
         print(table.line(verdict), file=sys.stderr, flush=True)
         found.append(verdict)
@@ -114,29 +117,15 @@ def measure_recorded(device: str) -> int:
 def recorded_verdicts(recording: Any, device: torch.device) -> Iterator[Verdict]:
     """The port on a device against the recorded originals, case by case."""
     from torchfgsm import converters
-    from torchfgsm.parity import port, run
+    from torchfgsm.parity import run
     from torchfgsm.parity.cases import all_cases
-    from torchfgsm.parity.judge import judge
 
     def load(path: Path, *, keep_head: bool) -> Any:
         return converters.load(path, keep_head=keep_head, verify=False).to(device)
 
     models = run.Converted(recording.paths, recording.data(), load)
     for case in all_cases():
-        expected = recording.expected(case)
-        if case.kind == "function":
-            found = port.run_function(case, device)
-            yield judge(case, models.data(case.model), expected, found, lambda turns: {}, dict)
-        else:
-            yield run.verdict(case, models, expected)
-
-
-def _device_name(device: str) -> str:
-    import torch
-
-    if device == "cpu":
-        return f"cpu, {platform.machine()}"
-    return torch.cuda.get_device_name(device)
+        yield run.verdict(case, models, recording.expected(case), device)
 
 
 def _row(found: Verdict, versions: Mapping[str, Any], device: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -109,6 +109,11 @@ def version(peer: str) -> str:
         ImportError: It is not installed.
     """
     return metadata.version(DISTRIBUTIONS[peer])
+
+
+def version_of(peer: str) -> Callable[[], str]:
+    """What asks for the version of a peer when it has been imported."""
+    return lambda: version(peer)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -6,8 +6,6 @@ import csv
 import dataclasses
 import functools
 import platform
-import shutil
-import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,6 +13,7 @@ from pathlib import Path
 import torch
 
 from torchfgsm import __version__
+from torchfgsm.machine import driver_version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,22 +89,24 @@ def on_device(row: Row, device: torch.device) -> Row:
     cuda = device.type == "cuda"
     return dataclasses.replace(
         row,
-        device=torch.cuda.get_device_name(device) if cuda else f"cpu, {platform.machine()}",
+        device=device_name(device),
         torch=torch.__version__,
         cuda=torch.version.cuda or "" if cuda else "",
-        driver=_driver() if cuda else "",
+        driver=_driver() or "" if cuda else "",
         torchfgsm=__version__,
         threads=torch.get_num_threads(),
     )
 
 
-@functools.cache
-def _driver() -> str:
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    if shutil.which(query[0]) is None:
-        return ""
-    answer = subprocess.run(query, capture_output=True, text=True, check=False).stdout
-    return answer.splitlines()[0].strip() if answer else ""
+# Asked once: it takes a process.
+_driver = functools.cache(driver_version)
+
+
+def device_name(device: torch.device) -> str:
+    """A device as rows name it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu, {platform.machine()}"
 
 
 def read(path: Path) -> list[dict[str, str]]:

@@ -188,10 +188,6 @@ def _art(settings: Settings, inputs: Inputs) -> Step:
     return step
 
 
-def _version_of(peer: str) -> Callable[[], str]:
-    return lambda: peers.version(peer)
-
-
 _PORT = Maker("torchfgsm", _torchfgsm, lambda: torchfgsm.__version__)
 _OP = Maker("torchfgsm, the op", _op, lambda: torchfgsm.__version__)
 _EAGER = Maker(EAGER, _eager)
@@ -200,9 +196,9 @@ MAKERS = (
     _PORT,
     _EAGER,
     Maker(COMPILED, _compiled),
-    Maker("cleverhans", _cleverhans, _version_of("cleverhans")),
-    Maker("torchattacks", _torchattacks, _version_of("torchattacks")),
-    Maker("foolbox", _foolbox, _version_of("foolbox")),
-    Maker("art", _art, _version_of("art"), "numpy on the CPU, without the copies"),
+    Maker("cleverhans", _cleverhans, peers.version_of("cleverhans")),
+    Maker("torchattacks", _torchattacks, peers.version_of("torchattacks")),
+    Maker("foolbox", _foolbox, peers.version_of("foolbox")),
+    Maker("art", _art, peers.version_of("art"), "numpy on the CPU, without the copies"),
 )
 ON_HOST = (_PORT, _OP, _EAGER)

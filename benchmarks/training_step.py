@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from benchmarks import plots
 from benchmarks.command import Options, Sizes, run
 from benchmarks.contest import Pace, Provider, compete
-from benchmarks.exactness import exact
 from benchmarks.models import ARCHITECTURES, Architecture
 from benchmarks.rows import Row
 from benchmarks.saved_memory import saved_mib
 from benchmarks.training_ways import REFERENCE, WAYS, Step, Way, by_hand
+from torchfgsm.machine import exact_arithmetic
 
 Gradients = list[Tensor]
 
@@ -104,7 +104,7 @@ def difference(way: Way, architecture: Architecture, size: int, device: torch.de
     dtype = torch.float64 if way.float64 else torch.float32
     model = architecture.build(device).to(dtype).train()
     batch = architecture.batches(size, 1, device, dtype)[0]
-    with exact():
+    with exact_arithmetic():
         expected, found = (_gradients(step, model, batch) for step in (by_hand, way.step))
     worst = max(
         float((own - other).norm() / other.norm())

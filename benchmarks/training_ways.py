@@ -110,7 +110,7 @@ WAYS = (
     Way("usual, backward", usual_backward),
     Way("usual, autograd.grad", usual_grad),
     # Its attack casts the input to float32.
-    Way("cleverhans", cleverhans, lambda: peers.version("cleverhans"), float64=False),
+    Way("cleverhans", cleverhans, peers.version_of("cleverhans"), float64=False),
     Way("torchfgsm.nsl", in_nsl, lambda: torchfgsm.__version__),
     Way("torchfgsm", port, lambda: torchfgsm.__version__),
 )

@@ -20,9 +20,9 @@ from benchmarks import attack_providers, plots
 from benchmarks.attack_providers import EPS, STEP, Attack, Target
 from benchmarks.command import Options, Sizes, run
 from benchmarks.contest import Pace, Provider, compete
-from benchmarks.exactness import exact
 from benchmarks.models import ARCHITECTURES
 from benchmarks.rows import Row
+from torchfgsm.machine import exact_arithmetic
 
 REFERENCE = "by hand"
 
@@ -75,7 +75,7 @@ def measure_case(
     steps = 10 if attack == "pgd-10" else 1
     given = labels == "given"
     target = Target(model, architecture.shape, architecture.classes, *batches[-1], steps, given)
-    with exact():
+    with exact_arithmetic():
         expected = by_hand(target)(batches[0][0], batches[0][1] if given else None)
 
     def check(result: object) -> str:
@@ -121,7 +121,7 @@ def _in_turn(
 
     def made() -> Callable[[], object]:
         turn = count()
-        with exact():
+        with exact_arithmetic():
             attack = make(target)
 
         def call() -> object:
@@ -130,7 +130,7 @@ def _in_turn(
             x, y = batches[index % len(batches)]
             labels = y if target.given else None
             if index == 0:
-                with exact():
+                with exact_arithmetic():
                     result = attack(x, labels)
             else:
                 if index == 1:

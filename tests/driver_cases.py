@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from emulation import run
-from kernel_cases import Case, difference, drawn
+from kernel_cases import Case, difference, drawn, plain
 
 from torchfgsm.kernel import KernelUnavailable, cubins, driver
 from torchfgsm.kernel.plan import MOST_SHARED
@@ -44,10 +44,7 @@ def test_kernels_launched_through_the_driver_equal_the_reference(cuda: Any) -> N
 
 
 def cluster_case() -> Case:
-    x = torch.rand(1, 40000)
-    rules = ("l2", "zero", False, 0.0, True, "project_clip", "max")
-    numbers = [0.1, float("inf"), 0.0, 1.0, 1.0]
-    return Case("cluster", [x], [torch.randn(1, 40000)], [x], numbers, [None] * 5, rules)
+    return plain("l2", torch.rand(1, 40000), torch.randn(1, 40000), guard=0.0)
 
 
 def test_a_cluster_is_an_attribute_of_the_launch(cuda: Any) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfgsm import Recipe, reference
-from torchfgsm.call import Call
+from torchfgsm import reference
+from torchfgsm.kernel import op
 
 INF = math.inf
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -84,6 +84,23 @@ class Case:
         grad = [moved(t) for t in self.grad]
         tensors = [None if t is None else moved(t) for t in self.tensors]
         return Case(self.name, x, grad, origin, self.numbers, tensors, self.rules)
+
+
+def plain(
+    norm: str,
+    x: Tensor,
+    grad: Tensor,
+    origin: Tensor | None = None,
+    *,
+    radius: float = INF,
+    nonfinite: str = "zero",
+    guard: float = 1e-12,
+) -> Case:
+    """A call on one input with a step of 0.1, clipped to [0, 1], and little else."""
+    rules = (norm, nonfinite, False, guard, True, "project_clip", "max")
+    numbers = [0.1, radius, 0.0, 1.0, 1.0]
+    name = f"{norm}, {tuple(x.shape)}, radius {radius}"
+    return Case(name, [x], [grad], [x if origin is None else origin], numbers, [None] * 5, rules)
 
 
 def drawn(count: int, *, seed: int = 0, dtypes: tuple[torch.dtype, ...] = DTYPES) -> list[Case]:
@@ -259,7 +276,7 @@ def difference(case: Case, found: list[Tensor], expected: list[Tensor]) -> str |
 
 def _in_float64(case: Case, expected: list[Tensor]) -> list[Tensor]:
     """The reference in float64, from the gradient as the case's own dtype conditions it."""
-    recipe, call = recipe_and_call(case)
+    recipe, call = op._recipe(*case.rules), op._together(case.numbers, case.tensors)
     grads = reference.conditioned(case.x, case.grad, recipe, call)
     tensors = [None if i % 5 == 4 else t for i, t in enumerate(case.tensors)]
     numbers = [1.0 if i % 5 == 4 else n for i, n in enumerate(case.numbers)]
@@ -277,16 +294,3 @@ def _in_float64(case: Case, expected: list[Tensor]) -> list[Tensor]:
         if recipe.guard > 0 and own.dtype != torch.float64:
             exact[overflows] = own[overflows].double()
     return found
-
-
-def recipe_and_call(case: Case) -> tuple[Recipe, Call]:
-    """A case as the reference takes it."""
-    names = ("norm", "nonfinite", "clip_grad", "guard", "joint", "order", "crossed_clip")
-    absent = (None, INF, -INF, INF, 1.0)
-    columns: tuple[list[Any], ...] = ([], [], [], [], [])
-    for i, (number, tensor) in enumerate(zip(case.numbers, case.tensors, strict=True)):
-        value = number if tensor is None else tensor
-        columns[i % 5].append(None if tensor is None and number == absent[i % 5] else value)
-    steps, radii, lows, highs, masks = columns
-    recipe = Recipe(step=None, **dict(zip(names, case.rules, strict=True)))
-    return recipe, Call(steps, radii, lows, highs, masks)

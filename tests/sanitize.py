@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 import torch
-from kernel_cases import Case, difference, drawn
+from kernel_cases import Case, difference, drawn, plain
 
 TOOLS = ("memcheck", "racecheck", "synccheck")
 FOUND = 9  # exit code of compute-sanitizer where it found something
@@ -21,17 +21,13 @@ COLUMNS = (40_000, 70_000, 150_528, 400_000)
 
 def clusters() -> list[Case]:
     """Calls whose examples are shared by the blocks of a cluster."""
-    infinity = float("inf")
     found = []
     for norm in ("l2", "l1"):
         for columns in COLUMNS:
             x, grad = torch.rand(3, columns), torch.randn(3, columns)
-            rules = (norm, "zero", False, 1e-12, True, "project_clip", "max")
-            numbers = [0.1, infinity, 0.0, 1.0, 1.0]
-            found.append(Case(f"{norm}, {columns}", [x], [grad], [x], numbers, [None] * 5, rules))
+            found.append(plain(norm, x, grad))
             if norm == "l2":  # a ball takes a second reduction over the cluster
-                ball = [0.1, 0.13, *numbers[2:]]
-                found.append(Case(f"ball, {columns}", [x], [grad], [x], ball, [None] * 5, rules))
+                found.append(plain(norm, x, grad, radius=0.13))
     return found
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from emulation import AMPERE, COUNT, HOPPER, Emulator, build, run, wrong
-from kernel_cases import Case, difference, drawn
+from kernel_cases import difference, drawn, plain
 from torch import Tensor
 
 from torchfgsm.kernel.plan import CTYPES, instantiations
@@ -53,12 +53,10 @@ def test_same_bits_every_time_and_whatever_the_other_examples(library: Path) -> 
 def test_an_example_does_not_see_its_batch(library: Path, norm: str, columns: int) -> None:
     x, grad = torch.rand(5, columns), torch.randn(5, columns)
     grad[1], grad[3, 7] = torch.nan, torch.inf
-    rules = (norm, "propagate", False, 0.0, True, "project_clip", "max")
-    numbers = [0.1, torch.inf, 0.0, 1.0, 1.0]
 
     def moved(start: int, end: int) -> Tensor:
-        part = [x[start:end]]
-        case = Case("part", part, [grad[start:end]], part, numbers, [None] * 5, rules)
+        part = x[start:end], grad[start:end]
+        case = plain(norm, *part, nonfinite="propagate", guard=0.0)
         return run(case, Emulator(library))[0]
 
     whole = moved(0, 5)
@@ -73,12 +71,10 @@ def test_a_call_like_an_earlier_one_has_its_own_addresses(
     library: Path, norm: str, columns: int
 ) -> None:
     emulator = Emulator(library)
-    rules = (norm, "zero", False, 1e-12, True, "project_clip", "max")
     for turn in range(3):
         x, grad = torch.rand(2, columns), torch.randn(2, columns)
         origin = x if turn < 2 else x + 0.01
-        numbers = [0.1, torch.inf, 0.0, 1.0, 1.0]
-        case = Case("again", [x], [grad], [origin], numbers, [None] * 5, rules)
+        case = plain(norm, x, grad, origin)
         for _ in range(2):
             found = run(case, emulator)
             assert difference(case, found, torch.ops.torchfgsm.perturb(*case.arguments)) is None
@@ -94,9 +90,7 @@ def test_what_would_be_read_beyond_its_end_is_refused(
 ) -> None:
     x = torch.rand(2, 4)
     given = {"grad": x, "origin": x, what: other}
-    rules = ("linf", "zero", False, 0.0, True, "project_clip", "max")
-    numbers = [0.1, torch.inf, 0.0, 1.0, 1.0]
-    case = Case("", [x], [given["grad"]], [given["origin"]], numbers, [None] * 5, rules)
+    case = plain("linf", x, given["grad"], given["origin"], guard=0.0)
     with pytest.raises(ValueError, match=rf"{what} must be as x: expected \(2, 4\) torch.float32"):
         run(case, Emulator(library))
 

@@ -11,7 +11,7 @@ import torch
 from emulation import Emulator, build
 from torch import Tensor
 
-from torchfgsm import converters, kernel, reference
+from torchfgsm import kernel, reference
 from torchfgsm.call import Call
 from torchfgsm.kernel import op
 from torchfgsm.kernel.launching import perturb
@@ -29,19 +29,6 @@ CASES = {case.name: case for case in all_cases() if case.kind == "perturb"}
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("kernels"), ["float32", "float64"])
-
-
-@pytest.fixture(scope="module")
-def recording() -> recorded.Recording:
-    return recorded.load()
-
-
-@pytest.fixture(scope="module")
-def models(recording: recorded.Recording) -> Converted:
-    def load(path: Path, *, keep_head: bool) -> torch.nn.Module:
-        return converters.load(path, keep_head=keep_head, verify=False)
-
-    return Converted(recording.paths, recording.data(), load)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import parity
 from torchfgsm import converters
-from torchfgsm.parity import port, recorded
+from torchfgsm.parity import functions, port, recorded
 from torchfgsm.parity.cases import all_cases
 from torchfgsm.parity.run import Converted
 
@@ -38,14 +38,14 @@ def test_rows_of_the_recorded_cases_on_the_cpu(
 def test_a_fault_in_the_port_is_exit_code_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    right = port.run_function
+    right = functions.run_port
 
     def wrong(*arguments: Any) -> dict[str, Any]:
         return {name: value + 1e-3 for name, value in right(*arguments).items()}
 
     cases = [case for case in all_cases() if case.kind == "function"]
     monkeypatch.setattr("torchfgsm.parity.cases.all_cases", lambda: cases)
-    monkeypatch.setattr(port, "run_function", wrong)
+    monkeypatch.setattr(functions, "run_port", wrong)
     monkeypatch.setattr(parity, "RESULTS", tmp_path)
     assert parity.main(["--recorded"]) == 1
     assert "DIFFERENT" in capsys.readouterr().out
@@ -81,7 +81,7 @@ def test_every_kind_of_case_runs_on_its_models_device(monkeypatch: pytest.Monkey
     for case in kinds.values():
         with pytest.raises(NotImplementedError, match="Cannot copy out of meta"):  # noqa: PT012
             if case.kind == "function":
-                port.run_function(case, torch.device("meta"))
+                functions.run_port(case, torch.device("meta"))
             else:
                 port.run_port(case, models.converted(case), models.data(case.model))
     assert len(kinds) > 30

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from torchfgsm import converters
 from torchfgsm.cleverhans import tf2
 from torchfgsm.parity import port, recorded
 from torchfgsm.parity.cases import Case, all_cases, main_cases, norm_of
@@ -17,19 +16,6 @@ from torchfgsm.parity.originals_side import up_to
 from torchfgsm.parity.run import Converted, verdict
 
 CASES = {case.name: case for case in all_cases()}
-
-
-@pytest.fixture(scope="module")
-def recording() -> recorded.Recording:
-    return recorded.load()
-
-
-@pytest.fixture(scope="module")
-def models(recording: recorded.Recording) -> Converted:
-    def load(path: Any, *, keep_head: bool) -> torch.nn.Module:
-        return converters.load(path, keep_head=keep_head, verify=False)
-
-    return Converted(recording.paths, recording.data(), load)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -122,7 +122,7 @@ def _cuda() -> dict[str, Any]:
     cudnn: Any = torch.backends.cudnn
     found: dict[str, Any] = {
         "runtime": torch.version.cuda,
-        "driver": _driver(),
+        "driver": driver_version(),
         "cuDNN": cudnn.version(),
         "NVRTC": next(filter(None, map(_version, _NVRTC)), None),
         "devices": torch.cuda.device_count(),
@@ -136,8 +136,8 @@ def _cuda() -> dict[str, Any]:
     return found
 
 
-def _driver() -> str | None:
-    """The driver's version, from the tool that comes with it."""
+def driver_version() -> str | None:
+    """The version of NVIDIA's driver, from the tool that comes with it; None without one."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return None

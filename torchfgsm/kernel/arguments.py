@@ -7,6 +7,7 @@ batches are such; what is laid out differently is copied into the order of x fir
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,8 +21,10 @@ NORMS = {"linf": 0, "l1": 1, "l2": 2}
 ZERO_NONFINITE, NAN_HAS_NO_SIGN, CLIP_GRAD, CLIP_FIRST, LOW_WINS, PROJECT = 1, 2, 4, 8, 16, 32
 ALIGNED = 16  # bytes of the widest access
 STAT_BYTES = 32
-# What each input is given as a number or a tensor, in this order.
-OPERANDS = ("step", "radius", "low", "high", "mask")
+# What each input is given as a number or a tensor, in this order, and the number that stands for
+# none (a step there always is).
+OPERANDS = {"step": 0.0, "radius": math.inf, "low": -math.inf, "high": math.inf, "mask": 1.0}
+_RADIUS = list(OPERANDS).index("radius")
 
 
 class _Operand(ctypes.Structure):
@@ -94,6 +97,13 @@ class Numbers:
     mask: float
 
 
+def radius_of(numbers: Numbers, tensors: Sequence[Tensor | None]) -> float | Tensor | None:
+    """The radius of an input's ball, or None where there is no ball."""
+    tensor = tensors[_RADIUS]
+    number = None if numbers.radius == OPERANDS["radius"] else numbers.radius
+    return number if tensor is None else tensor
+
+
 class Prepared:
     """One input, ready for launches.
 
@@ -130,7 +140,7 @@ class Prepared:
             name: self._operand(x, value, tensor)
             for name, value, tensor in zip(OPERANDS, _held(numbers, x.dtype), tensors, strict=True)
         }
-        projects = tensors[1] is not None or numbers.radius != float("inf")
+        projects = radius_of(numbers, tensors) is not None
         self.args = Args(
             x=x.data_ptr(),
             grad=grad.data_ptr(),
@@ -162,7 +172,7 @@ class Prepared:
             args.origin == args.x
             and not projects
             and not rules.clip_grad
-            and numbers.mask == 1.0
+            and numbers.mask == OPERANDS["mask"]
             and all(o.data is None for o in operands.values())
         )
         addresses = (args.x, args.grad, args.origin, args.out, *by_column)

@@ -9,7 +9,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from torchfgsm.kernel.arguments import ALIGNED, OPERANDS, STAT_BYTES, Args, Numbers, Prepared, Rules
+from torchfgsm.kernel.arguments import (
+    ALIGNED,
+    OPERANDS,
+    STAT_BYTES,
+    Args,
+    Numbers,
+    Prepared,
+    Rules,
+    radius_of,
+)
 from torchfgsm.kernel.plan import CTYPES, Device, Launch, Plan, plan
 
 _MOST_REPEATED = 256  # kinds of calls that a thread remembers
@@ -51,22 +60,16 @@ def unsupported(
         return "a norm over inputs needs as many examples in each"
     if rules.joint and len(dtypes) > 1:
         return f"a norm over inputs of several dtypes has no kernel, got {sorted(dtypes)}"
-    radii = [given[_RADIUS] for given in tensors]
-    if rules.norm == "l1" and (
-        any(radius is not None for radius in radii)
-        or any(given.radius != float("inf") for given in numbers)
-    ):
+    radii = [radius_of(*given) for given in zip(numbers, tensors, strict=True)]
+    if rules.norm == "l1" and any(radius is not None for radius in radii):
         return "projection to an L1 ball sorts, which torch does"
     if any(_is_by_element(*pair) for pair in zip(x, radii, strict=True)):
         return "an L2 ball has one radius for each example, got one for each element"
     return None
 
 
-_RADIUS = OPERANDS.index("radius")
-
-
-def _is_by_element(x: Tensor, radius: Tensor | None) -> bool:
-    if radius is None:
+def _is_by_element(x: Tensor, radius: float | Tensor | None) -> bool:
+    if not isinstance(radius, Tensor):
         return False
     by_example = radius.shape[0] if radius.dim() == x.dim() else 1
     return radius.numel() != by_example

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor
 from torchfgsm import reference
 from torchfgsm.call import Call
 from torchfgsm.kernel import cubins, driver
-from torchfgsm.kernel.arguments import Rules
+from torchfgsm.kernel.arguments import OPERANDS, Rules
 from torchfgsm.kernel.errors import KernelUnavailable
 from torchfgsm.kernel.launching import perturb
 from torchfgsm.kernel.plan import kernel_name
@@ -29,8 +28,8 @@ _SCHEMA = (
     "str crossed_clip) -> Tensor[]"
 )
 _NATIVE = "cuda"
-_ABSENT = (0.0, math.inf, -math.inf, math.inf, 1.0)
-_EACH = len(_ABSENT)
+_ABSENT = tuple(OPERANDS.values())
+_EACH = len(OPERANDS)
 _CHOICES = tuple(field.name for field in dataclasses.fields(Rules))  # in the schema's order
 _library: Any = torch.library.Library("torchfgsm", "DEF")  # type: ignore[no-untyped-call]
 _library.define(_SCHEMA, tags=(torch.Tag.pt2_compliant_tag,))

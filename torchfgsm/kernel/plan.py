@@ -5,6 +5,7 @@ Each dtype has nine kernels; `instantiations` lists them all, and no plan asks f
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -203,20 +204,9 @@ def _in_parts(inputs: Sequence[Input], shrinks: bool, device: Device) -> Plan:
         grid = (parts, min(given.rows, _MAX_ROWS))
         sums.append(Launch(name, index, grid, parts=parts, first_part=first))
         first += parts
-    again = [_projecting(launch) for launch in sums] if shrinks else []
+    again = [dataclasses.replace(launch, projecting=True) for launch in sums] if shrinks else []
     steps = [_apply(index, given, device) for index, given in enumerate(inputs)]
     return Plan((*sums, *again, *steps), first)
-
-
-def _projecting(launch: Launch) -> Launch:
-    return Launch(
-        launch.kernel,
-        launch.source,
-        launch.grid,
-        parts=launch.parts,
-        first_part=launch.first_part,
-        projecting=True,
-    )
 
 
 def _apply(index: int, given: Input, device: Device) -> Launch:

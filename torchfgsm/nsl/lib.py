@@ -13,7 +13,7 @@ from torchfgsm import norms
 from torchfgsm.call import Call
 from torchfgsm.engine import run
 from torchfgsm.features import Features, items
-from torchfgsm.gradient import input_gradient
+from torchfgsm.gradient import input_gradient, leaf
 from torchfgsm.nsl.configs import AdvNeighborConfig, NormType
 from torchfgsm.recipe import Recipe
 
@@ -79,7 +79,7 @@ def gen_adv_neighbor(
         if turn == 0 and not config.random_init:
             return _gradient_of(labeled_loss, list(features.tensors), raise_invalid_gradient)
         with torch.enable_grad():
-            inputs = [tensor.detach().requires_grad_() for tensor in tensors]
+            inputs = [leaf(tensor) for tensor in tensors]
             outputs = pgd_model_fn(features.put_together(inputs))  # type: ignore[misc]
             loss = pgd_loss_fn(pgd_labels, outputs)  # type: ignore[misc]  # checked above
         return _gradient_of(loss, inputs, raise_invalid_gradient)

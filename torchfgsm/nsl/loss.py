@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from torchfgsm import losses as keras_losses
 from torchfgsm.features import Features
+from torchfgsm.gradient import leaf
 from torchfgsm.nsl.configs import AdvRegConfig
 from torchfgsm.nsl.lib import gen_adv_neighbor
 
@@ -115,9 +116,7 @@ def adversarial_loss(
 def requiring_grad(features: Any) -> Any:
     """The features, each floating-point one as a leaf unless it is part of a graph already."""
     apart = Features.take_apart(features)
-    return apart.put_together(
-        [t if t.requires_grad else t.detach().requires_grad_() for t in apart.tensors]
-    )
+    return apart.put_together([t if t.requires_grad else leaf(t) for t in apart.tensors])
 
 
 def reduced(loss_fn: LossFn, value: Tensor) -> Tensor:

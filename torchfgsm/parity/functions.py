@@ -42,10 +42,10 @@ def arrays_of(case: Case) -> dict[str, Array]:
     return found
 
 
-def run_port(case: Case) -> dict[str, Array]:
-    """The port's result of a function case."""
-    tensors = {name: torch.from_numpy(array) for name, array in arrays_of(case).items()}
-    result: Array = call(case, _DIALECTS[case.library], tensors).numpy()
+def run_port(case: Case, device: torch.device | str = "cpu") -> dict[str, Array]:
+    """The port's result of a function case, computed on a device."""
+    tensors = {name: torch.from_numpy(a).to(device) for name, a in arrays_of(case).items()}
+    result: Array = call(case, _DIALECTS[case.library], tensors).cpu().numpy()
     return {"result/x": result}
 
 

@@ -15,7 +15,6 @@ from torchfgsm import losses, nsl
 from torchfgsm.cleverhans import tf2, v3
 from torchfgsm.cleverhans import torch as cleverhans_torch
 from torchfgsm.machine import exact_arithmetic
-from torchfgsm.parity import functions
 from torchfgsm.parity.cases import Case
 from torchfgsm.parity.data import Array, Data
 
@@ -42,14 +41,6 @@ def run_port(case: Case, model: nn.Module, data: Data) -> dict[str, Array]:
 def device_of(model: nn.Module) -> torch.device:
     """Where a model's first parameter is; the CPU without any."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-
-
-def run_function(case: Case, device: torch.device) -> dict[str, Array]:
-    """What the port gives for a case of kind "function", computed on a device."""
-    tensors = _tensors(functions.arrays_of(case), device)
-    with exact_arithmetic():
-        result = functions.call(case, _DIALECTS[case.library], tensors)
-    return {"result/x": result.cpu().numpy()}
 
 
 def _in_dtype(model: nn.Module, dtype: str) -> nn.Module:
@@ -140,14 +131,6 @@ _PERTURB: dict[str, Any] = {
     "cleverhans3": _perturb_cleverhans3,
     "cleverhans-tf2": _perturb_cleverhans4(tf2),
     "cleverhans-torch": _perturb_cleverhans4(cleverhans_torch),
-}
-
-
-_DIALECTS: dict[str, Any] = {
-    "nsl": nsl,
-    "cleverhans3": v3,
-    "cleverhans-tf2": tf2,
-    "cleverhans-torch": cleverhans_torch,
 }
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import nn
 
 from torchfgsm.parity import functions, port
@@ -86,11 +87,23 @@ def verdicts(cases: Iterable[Case], models: Models, expected: Expected) -> Itera
         yield verdict(case, models, expected(case))
 
 
-def verdict(case: Case, models: Models, expected: Mapping[str, Array]) -> Verdict:
-    """Runs the port's side of a case and judges it."""
+def verdict(
+    case: Case,
+    models: Models,
+    expected: Mapping[str, Array],
+    device: torch.device | str = "cpu",
+) -> Verdict:
+    """Runs the port's side of a case and judges it.
+
+    Args:
+        case: The case.
+        models: Its model and data.
+        expected: What the original gives for it.
+        device: Where functions without a model are computed; models run where they are.
+    """
     data = models.data(case.model)
     if case.kind == "function":
-        return judge(case, data, expected, functions.run_port(case), lambda turns: {}, dict)
+        return judge(case, data, expected, functions.run_port(case, device), lambda turns: {}, dict)
     model = models.converted(case)
     actual = port.run_port(case, model, data)
 

@@ -119,10 +119,9 @@ template <class A> DEVICE void add(Stat& s, A g, int norm) {
   else add_square(s, g);
 }
 
-// The sum of squares as the dtype holds it: infinite where it overflows, as in torch.
-template <class A> DEVICE A squares(const Stat& s) {
-  return A(s.large * LARGE_BACK * LARGE_BACK + s.middle + s.small * SMALL_BACK * SMALL_BACK);
-}
+// The sum of squares in double, and as the dtype holds it: infinite where it overflows, as in torch.
+DEVICE double sum_of(const Stat& s) { return s.large * LARGE_BACK * LARGE_BACK + s.middle + s.small * SMALL_BACK * SMALL_BACK; }
+template <class A> DEVICE A squares(const Stat& s) { return A(sum_of(s)); }
 
 // ---- directions ---------------------------------------------------------------------------------
 // An L2 direction is g * before * factor; an L1 direction gives its share to each entry of size `largest`.
@@ -132,10 +131,10 @@ template <class A> DEVICE Direction<A> direction_of(const Stat& s, int norm, dou
   Direction<A> d = {A(s.middle), A(1), 1.0, 0.0};
   if (norm == L1) d.share = A(1) / A(s.ties);
   if (norm != L2) return d;
-  double sum = s.middle;
+  double sum = sum_of(s);
   if (guard > 0) {
     const A held = squares<A>(s);
-    sum = finite(held) ? s.large * LARGE_BACK * LARGE_BACK + s.middle + s.small * SMALL_BACK * SMALL_BACK : double(held);
+    if (!finite(held)) sum = held;
     sum = sum < guard ? guard : sum;
   } else if (s.large != 0) {  // small entries do not count beside large ones
     d.before = LARGE_SCALE;
@@ -143,8 +142,6 @@ template <class A> DEVICE Direction<A> direction_of(const Stat& s, int norm, dou
   } else if (s.small != 0 && s.middle == 0) {
     d.before = SMALL_SCALE;
     sum = s.small;
-  } else {
-    sum += s.small * SMALL_BACK * SMALL_BACK;
   }
   d.factor = sum == 0 ? 0.0 : 1.0 / root(sum);
   return d;
