@@ -17,7 +17,7 @@ import numpy.typing as npt
 from torchfgsm.converters.errors import ConversionError
 
 KEY = "torchfgsm"
-FORMAT = 1
+FORMAT = 2
 
 Array = npt.NDArray[Any]
 
@@ -70,6 +70,21 @@ class Weight:
 
 
 @dataclass(frozen=True)
+class Penalty:
+    """A layer loss: l1 * sum(abs(w)) + l2 * sum(w * w) of one weight, as Keras adds it to the loss.
+
+    Attributes:
+        weight: the ONNX initializer of the weight.
+        l1: factor of the sum of absolute values.
+        l2: factor of the sum of squares.
+    """
+
+    weight: str
+    l1: float = 0.0
+    l2: float = 0.0
+
+
+@dataclass(frozen=True)
 class Annotation:
     """All that is written beside the graph.
 
@@ -80,6 +95,9 @@ class Annotation:
         structure: how the model returns its outputs: "single", "list" or "dict".
         weights: every weight that an output depends on.
         only_inference: layers whose training behaviour has no counterpart here.
+        penalties: the layer losses that travelled.
+        lost: parts of the model's training that did not, each in words: losses of another form,
+            constraints of weights.
     """
 
     source: str
@@ -88,6 +106,8 @@ class Annotation:
     structure: str
     weights: tuple[Weight, ...]
     only_inference: tuple[str, ...] = ()
+    penalties: tuple[Penalty, ...] = ()
+    lost: tuple[str, ...] = ()
 
     def write(self, model: Any) -> None:
         """Puts the annotation into an ONNX model, in place of an older one."""
@@ -121,6 +141,8 @@ class Annotation:
                 structure=values["structure"],
                 weights=tuple(_weight(value) for value in values["weights"]),
                 only_inference=tuple(values["only_inference"]),
+                penalties=tuple(Penalty(**value) for value in values["penalties"]),
+                lost=tuple(values["lost"]),
             )
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ConversionError(f"the file's {KEY} annotation is damaged: {error!r}") from error

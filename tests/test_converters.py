@@ -23,10 +23,11 @@ pytest.importorskip("onnx2torch")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from torchfgsm.converters import ConversionError, layers, load, onnx_graph  # noqa: E402
+from torchfgsm.converters import ConversionError, load, onnx_graph  # noqa: E402
 from torchfgsm.converters.annotation import Annotation, Port, Weight  # noqa: E402
 from torchfgsm.converters.exporting import needs  # noqa: E402
 from torchfgsm.converters.heads import find_heads  # noqa: E402
+from torchfgsm.converters.ops import activations, convolution, normalization  # noqa: E402
 from torchfgsm.converters.verification import verify_with_onnx  # noqa: E402
 
 
@@ -143,7 +144,7 @@ def test_planted_faults_are_caught_without_tensorflow(tmp_path: Path) -> None:
 
 def test_a_model_that_disagrees_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(F, "conv2d", lambda *a, f=F.conv2d: 1.001 * f(*a))
-    monkeypatch.setitem(layers._CONV, 2, F.conv2d)
+    monkeypatch.setitem(convolution._CONV, 2, F.conv2d)
     with pytest.raises(ConversionError, match=r"does not agree[\s\S]*FAILED"):
         load(saved(classifier(), tmp_path))
     assert not load(saved(classifier(), tmp_path), verify=False).verification
@@ -243,8 +244,8 @@ def test_damaged_annotations_are_refused(tmp_path: Path) -> None:
     model = classifier()
     for text, message in (
         ("{", "annotation is damaged"),
-        (json.dumps({"format": 99}), "format 1, got 99"),
-        (json.dumps({"format": 1}), "annotation is damaged"),
+        (json.dumps({"format": 99}), "format 2, got 99"),
+        (json.dumps({"format": 2}), "annotation is damaged"),
     ):
         del model.metadata_props[:]
         model.metadata_props.add(key="torchfgsm", value=text)
@@ -339,7 +340,7 @@ def test_heads(tail: list[tuple[str, dict[str, Any]]], opset: int, kind: str, te
 
 @pytest.mark.parametrize("unbiased", [True, False])
 def test_batch_norm_moves_its_statistics_as_keras(unbiased: bool) -> None:
-    module = layers.KerasBatchNorm(1e-3, 0.9, unbiased, frozen=False)
+    module = normalization.KerasBatchNorm(1e-3, 0.9, unbiased, frozen=False)
     x = torch.rand(4, 2, 3, dtype=torch.float64)
     mean, var = torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
     gamma, beta = torch.rand(2, 2, dtype=torch.float64)
@@ -357,7 +358,7 @@ def test_extremum_gives_ties_to_the_first_operand() -> None:
     a = torch.tensor([0.0, 1.0, float("nan"), 2.0], requires_grad=True)
     b = torch.tensor([0.0, 2.0, 0.0, float("nan")], requires_grad=True)
     for largest, share in ((True, [1.0, 0.0, 1.0, 0.0]), (False, [1.0, 1.0, 1.0, 0.0])):
-        y = layers.Extremum(largest)(a, b)
+        y = activations.Extremum(largest)(a, b)
         assert torch.isnan(y[2:]).all()
         (gradient,) = torch.autograd.grad(y.sum(), a)
         assert gradient.tolist() == share
@@ -366,10 +367,10 @@ def test_extremum_gives_ties_to_the_first_operand() -> None:
 @pytest.mark.parametrize("size", [5, 6, 7, 8])
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (2, 3), (4, 1)])
 def test_same_padding_has_tensorflows_output_size(size: int, kernel: int, stride: int) -> None:
-    pads = layers.same_padding([size], [kernel], [stride], "SAME_UPPER")
+    pads = convolution.same_padding([size], [kernel], [stride], "SAME_UPPER")
     assert 0 <= pads[1] - pads[0] <= 1
     assert (size + sum(pads) - kernel) // stride + 1 == -(-size // stride)
-    mean = layers.AveragePool([kernel], [stride], "SAME_UPPER", count=False)
+    mean = convolution.AveragePool([kernel], [stride], "SAME_UPPER", count=False)
     assert torch.equal(mean(torch.ones(1, 1, size)), torch.ones(1, 1, -(-size // stride)))
 
 

@@ -11,14 +11,15 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-import export_keras  # type: ignore[import-not-found]
-import export_training  # type: ignore[import-not-found]
 import numpy as np
 import onnx
 import tensorflow as tf
 import tf2onnx
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 from tf2onnx.optimizer import transpose_optimizer
+
+from .keras_model import UnsupportedModelError
+from .training import DROPOUT_MARK
 
 OPSET = 15
 
@@ -90,7 +91,7 @@ def refuse_unknown(model: Any) -> None:
     """Refuses a graph with operations that are not ONNX: tf2onnx leaves them in, and only logs."""
     for node in model.graph.node:
         if not onnx.defs.has(node.op_type, node.domain):
-            raise export_keras.UnsupportedModelError(
+            raise UnsupportedModelError(
                 f"layer {_layer(node.name)!r}: the TensorFlow operation {node.op_type} "
                 f"(node {node.name!r}) has no counterpart in ONNX {OPSET}"
             )
@@ -128,10 +129,10 @@ def _to_placeholder(node: Any, variable: Any) -> None:
 def _dropout_handler(context: Any, node: Any, name: str, _: Any) -> None:
     message = node.get_attr_value("message")
     text = message.decode() if isinstance(message, bytes) else str(message)
-    if not text.startswith(export_training.DROPOUT_MARK):
+    if not text.startswith(DROPOUT_MARK):
         node.type = "Identity"
         return
-    rate = np.array(text[len(export_training.DROPOUT_MARK) :], np.float32)
+    rate = np.array(text[len(DROPOUT_MARK) :], np.float32)
     ratio = context.make_const(tf2onnx.utils.make_name(name + "_ratio"), rate).output[0]
     source, output = node.input[0], node.output[0]
     shape, dtype = context.get_shape(output), context.get_dtype(output)

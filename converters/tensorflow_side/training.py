@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from export_keras import KERAS_MAJOR, leaves, variable_of  # type: ignore[import-not-found]
+
+from .keras_model import KERAS_MAJOR, leaves, variable_of
 
 DROPOUT_MARK = "torchfgsm-dropout:"
 

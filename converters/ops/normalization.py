@@ -1,0 +1,84 @@
+"""Normalisation: BatchNormalization as Keras trains it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torchfgsm.converters.ops.registry import decimal
+
+
+class KerasBatchNorm(nn.Module):
+    """BatchNormalization as Keras trains it; mean and variance are updated in place.
+
+    moving = momentum * moving + (1 - momentum) * batch, with the variance of the batch biased
+    (Keras 3, and Keras 2 for dense layers) or with Bessel's correction (the fused kernel of
+    Keras 2). A frozen layer normalises with its moving statistics in training, too.
+
+    Args:
+        epsilon: added to the variance.
+        momentum: share of the old statistics that stays.
+        unbiased: whether the moving variance takes the batch's with Bessel's correction.
+        frozen: whether the layer is not trainable.
+    """
+
+    def __init__(self, epsilon: float, momentum: float, unbiased: bool, frozen: bool) -> None:
+        super().__init__()
+        self.epsilon, self.momentum = epsilon, momentum
+        self.unbiased, self.frozen = unbiased, frozen
+
+    def forward(self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+        """Normalises ``x`` (N, C, ...) over its channels."""
+        if not self.training or self.frozen:
+            return F.batch_norm(x, mean, var, gamma, beta, False, 0.0, self.epsilon)
+        with torch.no_grad():
+            axes = [0, *range(2, x.dim())]
+            # One value for each channel has no Bessel correction in TensorFlow either.
+            corrected = self.unbiased and x.numel() > x.shape[1]
+            batch_var, batch_mean = torch.var_mean(x, axes, correction=int(corrected))
+            mean.lerp_(batch_mean, 1 - self.momentum)
+            var.lerp_(batch_var, 1 - self.momentum)
+        enabled = torch.backends.cudnn.enabled
+        # F.batch_norm refuses a batch with one value for each channel; Keras returns beta.
+        return torch.batch_norm(x, gamma, beta, None, None, True, 0.0, self.epsilon, enabled)
+
+    def extra_repr(self) -> str:
+        """Shows the settings."""
+        return (
+            f"epsilon={self.epsilon:g}, momentum={self.momentum:g}, "
+            f"unbiased={self.unbiased}, frozen={self.frozen}"
+        )
+
+
+class ComputedBatchNorm(nn.Module):
+    """Normalisation with statistics that the graph computes (Keras 2 LayerNormalization)."""
+
+    def __init__(self, epsilon: float) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+        """Normalises ``x`` (N, C, ...); gradients flow into the statistics."""
+        shape = (1, -1) + (1,) * (x.dim() - 2)
+        scale = torch.rsqrt(var + self.epsilon) * gamma
+        return (x - mean.reshape(shape)) * scale.reshape(shape) + beta.reshape(shape)
+
+
+def batch_norm(
+    node: Any, graph: Any, settings: Mapping[str, Mapping[str, Any]]
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """Builds a BatchNormalization; ``settings`` are those of training, by its moving mean."""
+    epsilon = decimal(node.attributes.get("epsilon", 1e-5))
+    mean = node.input_values[3]
+    if mean in settings:
+        s = settings[mean]
+        module: nn.Module = KerasBatchNorm(epsilon, s["momentum"], s["unbiased"], s["frozen"])
+    elif mean in graph.initializers or mean in graph.input_values:
+        module = KerasBatchNorm(epsilon, 1.0, unbiased=False, frozen=True)
+    else:
+        module = ComputedBatchNorm(epsilon)
+    return module, node.input_values
