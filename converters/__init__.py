@@ -9,9 +9,11 @@ if __name__ == "converters":
 from torchfgsm.converters.errors import ConversionError
 from torchfgsm.converters.loading import (
     export_onnx,
+    from_frozen_graph,
     from_keras,
     from_onnx,
     from_saved_model,
+    from_tflite,
     load,
 )
 from torchfgsm.converters.model import ConvertedModel
@@ -20,8 +22,10 @@ __all__ = [
     "ConversionError",
     "ConvertedModel",
     "export_onnx",
+    "from_frozen_graph",
     "from_keras",
     "from_onnx",
     "from_saved_model",
+    "from_tflite",
     "load",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torchfgsm.converters import onnx_graph
-from torchfgsm.converters.annotation import Annotation, Array, Port, Weight
+from torchfgsm.converters.annotation import Annotation, Array, OtherWeight, Penalty, Port, Weight
 from torchfgsm.converters.onnx_graph import Layout
 
 
@@ -14,8 +14,12 @@ def annotate(values: dict[str, Any], arrays: dict[str, Array], name: str) -> tup
 
     Args:
         values: what the worker's ``export`` says about the model.
-        arrays: the graph under "onnx", the weights in Keras layout under "weight/<name>".
+        arrays: the graph under "onnx", in Keras layout the weights under "weight/<name>" and
+            those that no output depends on under "other/<name>".
         name: the model file's name, for people.
+
+    Raises:
+        ConversionError: an operation is not supported.
     """
     import onnx
 
@@ -39,22 +43,45 @@ def annotate(values: dict[str, Any], arrays: dict[str, Array], name: str) -> tup
         weight = _weight(model, entry, final[tensor], array.shape, layout)
         onnx_graph.set_constant(model, weight.tensor, weight.to_onnx(array))
         weights.append(weight)
+    annotation = _annotation(model, values, arrays, final, weights, name)
+    onnx_graph.set_inputs(model, [(p.tensor, p.dtype, p.shape) for p in annotation.inputs])
+    annotation.write(model)
+    onnx.checker.check_model(model)
+    return model, annotation
+
+
+def _annotation(
+    model: Any,
+    values: dict[str, Any],
+    arrays: dict[str, Array],
+    final: dict[str, str],
+    weights: list[Weight],
+    name: str,
+) -> Annotation:
     types = {value.name: onnx_graph.type_of(value) for value in model.graph.output}
     inputs = [values[key] for key in ("inputs", "input_tensors", "dtypes", "shapes")]
     outputs = [values[key] for key in ("outputs", "output_tensors")]
     versions = values["versions"]
-    annotation = Annotation(
+    tensors = {weight.name: weight.tensor for weight in weights}
+    return Annotation(
         source=f"{name} (Keras {versions['keras']}, TensorFlow {versions['tensorflow']})",
         inputs=tuple(Port(n, final[t], d, tuple(s)) for n, t, d, s in zip(*inputs, strict=True)),
         outputs=tuple(Port(n, final[t], *types[final[t]]) for n, t in zip(*outputs, strict=True)),
         structure=values["output_structure"],
         weights=tuple(weights),
         only_inference=tuple(values["only_inference"]),
+        penalties=tuple(
+            Penalty(tensors[term["weight"]], term["l1"], term["l2"])
+            for term in values.get("penalties", ())
+        ),
+        lost=tuple(values.get("lost", ())),
+        weight_order=tuple(values.get("weight_order", tensors)),
+        other_weights=tuple(
+            OtherWeight.of(key.removeprefix("other/"), array)
+            for key, array in arrays.items()
+            if key.startswith("other/")
+        ),
     )
-    onnx_graph.set_inputs(model, [(p.tensor, p.dtype, p.shape) for p in annotation.inputs])
-    annotation.write(model)
-    onnx.checker.check_model(model)
-    return model, annotation
 
 
 def _weight(

@@ -6,6 +6,7 @@ trainable module again, without TensorFlow.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -85,6 +86,34 @@ class Penalty:
 
 
 @dataclass(frozen=True)
+class OtherWeight:
+    """A weight on which no output depends: counters, seeds, unused statistics.
+
+    Attributes:
+        name: the Keras name.
+        dtype: numpy's name of the type of its values.
+        shape: shape in Keras.
+        data: the values, as base64 of their bytes.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: str
+
+    @classmethod
+    def of(cls, name: str, array: Array) -> OtherWeight:
+        """Returns the weight that holds an array."""
+        data = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
+        return cls(name, array.dtype.name, array.shape, data)
+
+    def array(self) -> Array:
+        """Returns the values, in Keras' shape."""
+        values: Array = np.frombuffer(base64.b64decode(self.data), self.dtype)
+        return np.array(values.reshape(self.shape))
+
+
+@dataclass(frozen=True)
 class Annotation:
     """All that is written beside the graph.
 
@@ -98,6 +127,8 @@ class Annotation:
         penalties: the layer losses that travelled.
         lost: parts of the model's training that did not, each in words: losses of another form,
             constraints of weights.
+        weight_order: the names of all weights in the order of Keras' ``get_weights``.
+        other_weights: those of them on which no output depends.
     """
 
     source: str
@@ -108,6 +139,8 @@ class Annotation:
     only_inference: tuple[str, ...] = ()
     penalties: tuple[Penalty, ...] = ()
     lost: tuple[str, ...] = ()
+    weight_order: tuple[str, ...] = ()
+    other_weights: tuple[OtherWeight, ...] = ()
 
     def write(self, model: Any) -> None:
         """Puts the annotation into an ONNX model, in place of an older one."""
@@ -143,6 +176,8 @@ class Annotation:
                 only_inference=tuple(values["only_inference"]),
                 penalties=tuple(Penalty(**value) for value in values["penalties"]),
                 lost=tuple(values["lost"]),
+                weight_order=tuple(values["weight_order"]),
+                other_weights=tuple(_other_weight(value) for value in values["other_weights"]),
             )
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ConversionError(f"the file's {KEY} annotation is damaged: {error!r}") from error
@@ -150,6 +185,10 @@ class Annotation:
 
 def _port(value: dict[str, Any]) -> Port:
     return Port(**{**value, "shape": tuple(value["shape"])})
+
+
+def _other_weight(value: dict[str, Any]) -> OtherWeight:
+    return OtherWeight(**{**value, "shape": tuple(value["shape"])})
 
 
 def _weight(value: dict[str, Any]) -> Weight:

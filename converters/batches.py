@@ -9,32 +9,100 @@ import numpy.typing as npt
 
 from torchfgsm.converters.annotation import Array, Port
 from torchfgsm.converters.errors import ConversionError
+from torchfgsm.converters.hints import Hints
 
 Data = Mapping[str, npt.ArrayLike] | npt.ArrayLike
 """Examples: an array (N, ...), or a mapping of them by input name."""
 
 _DATA_LIMIT = 64
+_ELEMENTS = 2**20
+"""Numbers that one batch may hold: a network of images in float64 needs gigabytes beyond it."""
+_CONSTANTS = (-3.0, -2.5, -1.0, -0.5, 0.0, 0.5, 1.0, 2.5, 3.0, 6.0)
+_PIXEL_CONSTANTS = (127.5, 255.0)
 
 
-def batches(ports: Sequence[Port], data: Data | None) -> dict[str, dict[str, Array]]:
-    """Returns named batches of inputs: random, blank and saturated ones, and the user's data.
+def batches(
+    ports: Sequence[Port], data: Data | None, hints: Hints | None = None
+) -> dict[str, dict[str, Array]]:
+    """Returns named batches of inputs: five random examples, one, kinks, and the user's data.
+
+    The kinks are what random numbers never hit and real images do: examples of one value
+    throughout (the points at which activations have their kinks), half of zeros, equal neighbours,
+    whole numbers, and a board of zeros and ones.
 
     Raises:
         ConversionError: the data do not fit the inputs, or an input's size is known from neither.
     """
+    hints = hints or Hints()
     given = None if data is None else _given(ports, data)
-    shapes = {port.name: _shape(port, given) for port in ports}
-    random = np.random.default_rng(0)
-    found: dict[str, dict[str, Array]] = {}
-    for count in (5, 1):
-        for kind in ("random", "blank", "saturated"):
-            found[f"{kind} x{count}"] = {
-                port.name: _fill(kind, random, (count, *shapes[port.name]), port.dtype)
-                for port in ports
-            }
+    fills = [_Fill(port, _shape(port, given), hints) for port in ports]
+    found = {
+        f"random x{count}": {fill.port.name: fill.random(count) for fill in fills}
+        for count in (5, 1)
+    }
+    found |= _split("kinks", {fill.port.name: fill.kinks() for fill in fills})
     if given is not None:
-        found["data"] = {name: array[:_DATA_LIMIT] for name, array in given.items()}
+        found |= _split("data", {name: array[:_DATA_LIMIT] for name, array in given.items()})
     return found
+
+
+def training_batch(
+    ports: Sequence[Port], count: int, hints: Hints | None = None
+) -> dict[str, Array]:
+    """Returns random inputs for a training step, (count, ...) each."""
+    return {p.name: _Fill(p, _shape(p, None), hints or Hints()).random(count) for p in ports}
+
+
+class _Fill:
+    """Fills the examples of one input."""
+
+    def __init__(self, port: Port, shape: tuple[int, ...], hints: Hints) -> None:
+        self.port, self.shape = port, shape
+        self._float = np.dtype(port.dtype).kind == "f"
+        self._limit = 2 if port.dtype == "bool" else hints.limits.get(port.tensor, 2)
+        self._pixels = port.tensor in hints.pixels
+        constants = {*_CONSTANTS, *hints.kinks, *(_PIXEL_CONSTANTS if hints.pixels else ())}
+        self._constants = sorted(constants)
+        self._random = np.random.default_rng([0, *port.name.encode()])
+
+    def random(self, count: int) -> Array:
+        """Returns random examples, (count, ...)."""
+        return self._draw((count, *self.shape)).astype(self.port.dtype)
+
+    def kinks(self) -> Array:
+        """Returns one example of each kind, the same kinds for every input."""
+        size = int(np.prod(self.shape))
+        half = self._draw((size,))
+        half[: size // 2] = 0
+        neighbours = np.repeat(self._draw((size // 2 + 1,)), 2)[:size]
+        board = np.indices(self.shape).sum(axis=0).ravel() % 2
+        whole = np.round(self._draw((size,)))
+        constants = [np.full(size, self._value(c)) for c in self._constants]
+        rows = np.stack([half, neighbours, board, whole, *constants])
+        return rows.reshape(-1, *self.shape).astype(self.port.dtype)
+
+    def _draw(self, shape: tuple[int, ...]) -> Array:
+        values = self._random.random(shape)
+        if self._float:
+            return values * 255 if self._pixels else values
+        return np.floor(self._limit * values)
+
+    def _value(self, constant: float) -> float:
+        return constant if self._float else int(abs(constant)) % self._limit
+
+
+def _split(title: str, batch: dict[str, Array]) -> dict[str, dict[str, Array]]:
+    """Returns parts of the batch that are small enough for one call."""
+    count = len(next(iter(batch.values())))
+    size = sum(array.size for array in batch.values()) // count
+    step = max(1, min(count, _ELEMENTS // max(size, 1)))
+    starts = range(0, count, step)
+    return {
+        title if step == count else f"{title} from {i}": {
+            name: array[i : i + step] for name, array in batch.items()
+        }
+        for i in starts
+    }
 
 
 def _given(ports: Iterable[Port], data: Data) -> dict[str, Array]:
@@ -70,9 +138,3 @@ def _shape(port: Port, given: Mapping[str, Array] | None) -> tuple[int, ...]:
             "give data= with examples of the size to compare on"
         )
     return tuple(n for n in port.shape if n is not None)
-
-
-def _fill(kind: str, random: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Array:
-    if kind == "random" and np.dtype(dtype).kind == "f":
-        return random.random(shape).astype(dtype)
-    return np.full(shape, 0 if kind == "blank" else 1, dtype)

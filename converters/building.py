@@ -9,10 +9,11 @@ from torch import nn
 
 from torchfgsm.converters import onnx_graph
 from torchfgsm.converters.annotation import Annotation
+from torchfgsm.converters.assembling import assemble
 from torchfgsm.converters.errors import ConversionError
 from torchfgsm.converters.heads import Head, find_heads
 from torchfgsm.converters.model import ConvertedModel, as_tensor
-from torchfgsm.converters.registrations import registered
+from torchfgsm.converters.registrations import Converters
 
 
 def build(model: Any, annotation: Annotation, *, keep_head: bool = False) -> ConvertedModel:
@@ -52,15 +53,11 @@ def _set_ports(
         inputs.append(helper.make_tensor_value_info(weight.tensor, dtype, array.shape))
     lifted = {weight.tensor for weight in annotation.weights}
     kept = [t for t in model.graph.initializer if t.name not in lifted]
-    by_name = {value.name: value for value in model.graph.output}
     outputs = []
-    for i, (port, head) in enumerate(zip(annotation.outputs, heads, strict=True)):
-        # A node of its own for each output: onnx2torch returns one value for each node.
-        name = f"torchfgsm_logits_{i}"
-        model.graph.node.append(helper.make_node("Identity", [head.logits], [name], name=name))
-        value = copy.deepcopy(by_name[port.tensor])
-        value.name = name
-        outputs.append(value)
+    for port, head in zip(annotation.outputs, heads, strict=True):
+        outputs.append(helper.make_empty_tensor_value_info(head.logits))
+        if head.logits == port.tensor:
+            outputs[-1] = next(v for v in model.graph.output if v.name == port.tensor)
     for field, content in (("input", inputs), ("initializer", kept), ("output", outputs)):
         target = getattr(model.graph, field)
         content = [copy.deepcopy(item) for item in content]
@@ -70,21 +67,11 @@ def _set_ports(
 
 
 def _to_torch(model: Any, annotation: Annotation) -> nn.Module:
-    import onnx2torch
-    from onnx2torch.node_converters import get_converter
+    norms = {w.tensor: w.batch_norm for w in annotation.weights if w.batch_norm is not None}
+    convert = Converters({o.domain: o.version for o in model.opset_import}, norms)
+    from onnx2torch.utils.safe_shape_inference import safe_shape_inference
 
-    settings = {w.tensor: w.batch_norm for w in annotation.weights if w.batch_norm is not None}
-    versions = {o.domain: o.version for o in model.opset_import}
-    with registered(settings):
-        for node in model.graph.node:
-            try:
-                get_converter(node.op_type, versions[node.domain], node.domain)
-            except NotImplementedError:
-                raise ConversionError(onnx_graph.unsupported(node)) from None
-        try:
-            graph: nn.Module = onnx2torch.convert(model)
-        except NotImplementedError as error:
-            raise ConversionError(f"a layer is not supported: {error}") from error
+    graph = assemble(safe_shape_inference(model, data_prop=True).graph, {}, convert)
     for name, buffer in list(graph.named_buffers()):
         # Constants of the graph, not state of the model: they stay out of state_dict.
         holder, _, leaf = name.rpartition(".")

@@ -12,9 +12,9 @@ class ConversionError(ValueError):
 
 
 @contextlib.contextmanager
-def named(path: Path) -> Iterator[None]:
-    """Puts the file's name before the message of a ConversionError."""
+def named(model: Path | str) -> Iterator[None]:
+    """Puts the file's or model's name before the message of a ConversionError."""
     try:
         yield
     except ConversionError as error:
-        raise ConversionError(f"{path}: {error}") from error
+        raise ConversionError(f"{model}: {error}") from error

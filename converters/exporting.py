@@ -3,104 +3,139 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torchfgsm.converters.annotating import annotate
 from torchfgsm.converters.annotation import Annotation, Array
 from torchfgsm.converters.errors import ConversionError, named
+from torchfgsm.converters.formats import HDF5, KERAS_3, needs
+from torchfgsm.converters.inference import infer
+from torchfgsm.converters.options import Options
+from torchfgsm.converters.tensorflow_python import python_with
+from torchfgsm.converters.writing import refuse_size
 
 if TYPE_CHECKING:
     from torchfgsm.originals.process import Reply, Worker
 
-KERAS_2 = "tensorflow-2.15"
-KERAS_3 = "tensorflow-2.21"
 WORKER = Path(__file__).with_name("export_worker.py")
 
 
-@dataclass(frozen=True)
-class Exporter:
-    """A running export worker and how it is to read the model."""
+class TensorFlowSide(Protocol):
+    """What answers calls: a worker, or TensorFlow in this process."""
 
-    worker: Worker
+    def call(self, method: str, arrays: Mapping[str, Array], /, **params: Any) -> Reply:
+        """Returns a handler's reply; raises WorkerError."""
+
+
+@dataclass
+class Exporter:
+    """A running TensorFlow side and how it is to read the model.
+
+    Attributes:
+        worker: what is called.
+        path: the model's file, or what stands for it in messages.
+        format: "keras", "saved_model", "frozen_graph" or "tflite".
+        options: what the caller asked for.
+        batches: how many batches a verification is going to ask for, to report them.
+    """
+
+    worker: TensorFlowSide
     path: Path
     format: str
+    options: Options = field(default_factory=Options)
+    batches: int = 0
+    _batch: int = 0
 
     def call(self, method: str, arrays: dict[str, Array] | None = None, **params: Any) -> Reply:
         """Calls the worker; what it refuses becomes a ConversionError of one line."""
         from torchfgsm.originals.process import WorkerError
 
+        # Each batch is asked for in the model's own precision once, then in others perhaps.
+        asked = method == "evaluate" and params["precision"] == self.options.precision
+        if self.batches and asked:
+            self._batch += 1
+            self.options.report(f"verifying {min(self._batch, self.batches)} of {self.batches}")
         try:
             return self.worker.call(method, arrays or {}, **params)
         except WorkerError as error:
-            raise ConversionError(f"{self.path}: {_one_line(error.kind, error.message)}") from error
+            raise ConversionError(f"{self.path}: {_one_line(error)}") from error
 
     def export(self) -> tuple[Any, Annotation]:
         """Returns the ONNX model, with its annotation written into it, and the annotation."""
-        reply = self.call("export", path=str(self.path), format=self.format)
+        options = self.options
+        options.report("exporting")
+        custom_objects = options.custom_objects
+        reply = self.call(
+            "export",
+            path=str(self.path),
+            format=self.format,
+            precision=options.precision,
+            custom_objects=None if custom_objects is None else os.path.abspath(custom_objects),
+            allow_unsafe=options.allow_unsafe,
+            input_names=_listed(options.input_names),
+            output_names=_listed(options.output_names),
+        )
         with named(self.path):
-            return annotate(reply.values, reply.arrays, self.path.name)
+            refuse_size(sum(array.nbytes for array in reply.arrays.values()))
+            model, annotation = annotate(reply.values, reply.arrays, self.path.name)
+            if self.format == "tflite":  # its weights came as constants of the graph
+                weights = infer(model, self.path.name).weights
+                annotation = dataclasses.replace(annotation, weights=weights)
+                annotation.write(model)
+        return model, annotation
 
 
 @contextlib.contextmanager
-def exporter(path: Path, worker: Worker | None) -> Iterator[Exporter]:
+def exporter(
+    path: Path, worker: Worker | None, options: Options | None = None
+) -> Iterator[Exporter]:
     """Opens the export worker that the file needs, or uses the given one.
 
     Raises:
         ConversionError: there is no such file, or it is not of its suffix's format.
         EnvironmentUnavailable: the TensorFlow environment cannot be had.
     """
-    from torchfgsm.originals.process import Worker
-
-    environment, form = needs(path)
+    options = options or Options()
+    environment, form = needs(path, allow_unsafe=options.allow_unsafe)
     with contextlib.ExitStack() as stack:
-        process = worker or stack.enter_context(Worker(environment, WORKER))
-        if path.suffix == ".h5":
+        options.report("starting TensorFlow")
+        process = worker or stack.enter_context(_worker(environment, options))
+        if path.suffix in HDF5:
             look = Exporter(process, path, form).call("look", path=str(path))
             if worker is None and not str(look.values["keras_version"]).startswith("2"):
                 process.close()
-                process = stack.enter_context(Worker(KERAS_3, WORKER))
-        yield Exporter(process, path, form)
+                process = stack.enter_context(_worker(KERAS_3, options))
+        yield Exporter(process, path, form, options)
 
 
-def needs(path: Path) -> tuple[str, str]:
-    """Returns the environment and the format that a model file needs."""
-    if not path.exists():
-        raise ConversionError(f"{path}: expected a model, found no such file or folder")
-    if path.suffix == ".keras":
-        return (KERAS_2 if _keras_major(path) == 2 else KERAS_3), "keras"
-    if path.suffix == ".h5":
-        return KERAS_2, "keras"
-    if not (path / "saved_model.pb").is_file():
-        raise ConversionError(
-            f"{path}: expected a SavedModel folder, found no saved_model.pb in it"
-        )
-    metadata = path / "keras_metadata.pb"
-    # Keras would run the Python code of a Lambda layer; the graph alone holds what it computes.
-    if metadata.is_file() and b'"class_name": "Lambda"' not in metadata.read_bytes():
-        return KERAS_2, "keras"
-    return KERAS_3, "saved_model"
+def _worker(environment: str, options: Options) -> Worker:
+    from torchfgsm.originals.process import Worker
+
+    return Worker(python_with(environment), WORKER, timeout=options.timeout)
 
 
-def _keras_major(path: Path) -> int:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            version = json.loads(archive.read("metadata.json"))["keras_version"]
-        return int(str(version).split(".")[0])
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
-        raise ConversionError(
-            f"{path}: expected a Keras model file (a zip archive with metadata.json), "
-            f"could not read it as one: {error}"
-        ) from error
+def _listed(names: Sequence[str] | None) -> list[str] | None:
+    if names is None:
+        return None
+    return [names] if isinstance(names, str) else list(names)
 
 
-def _one_line(kind: str, message: str) -> str:
-    text = " ".join(message.split())
+def _one_line(error: Any) -> str:
+    text = " ".join(error.message.split())
     text = text if len(text) <= 400 else text[:400] + " ..."
-    return (
-        text if kind == "UnsupportedModelError" else f"TensorFlow could not read it: {kind}: {text}"
-    )
+    if error.kind == "UnsupportedModelError":
+        return text
+    if error.kind == "TimedOut":
+        return f"TensorFlow took too long ({text}): give it more with timeout= (--timeout)"
+    if error.kind == "Died":
+        last = error.remote_traceback.splitlines()[-1:]
+        return (
+            f"TensorFlow's process ended ({text}), for want of memory or by a fault of its own: "
+            f"{' '.join(last)}"
+        )
+    return f"TensorFlow could not read it: {error.kind}: {text}"

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import nn
 
+from torchfgsm.converters import head_axes, head_values
 from torchfgsm.converters.annotation import Port
 from torchfgsm.converters.onnx_graph import producers
 
-_HEADS = ("Softmax", "Sigmoid")
-_SHAPES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Cast")
+_SHAPES = ("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Cast")
 
 
 @dataclass(frozen=True)
@@ -24,56 +24,98 @@ class Head:
         logits: the ONNX value to return: the head's input, or the output itself.
         text: one line for people.
         probabilities: whether the output stays one of probabilities.
+        axis: the axis of the output over which softmax(logits) is the output.
     """
 
     kind: str | None
     logits: str
     text: str
     probabilities: bool = False
+    axis: int = -1
 
     def module(self) -> nn.Module:
         """Returns what turns the logits into the model's own output."""
         if self.kind == "Softmax":
-            return nn.Softmax(dim=-1)
+            return nn.Softmax(dim=self.axis)
         return nn.Sigmoid() if self.kind == "Sigmoid" else nn.Identity()
 
 
 def find_heads(model: Any, outputs: Sequence[Port]) -> list[Head]:
-    """Returns each output's head; the graph stays as it is."""
-    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
-    made_by = producers(model)
-    return [_find(made_by, port, opset) for port in outputs]
+    """Returns each output's head.
+
+    Where only the shape changes between a head and its output, the operations on the shape are
+    added once more to the end of the graph, on the head's input; the graph else stays as it is.
+    """
+    graph = _Graph(model)
+    return [graph.find(port, f"torchfgsm_head_{i}") for i, port in enumerate(outputs)]
 
 
-def _find(made_by: dict[str, Any], port: Port, opset: int) -> Head:
-    node = _behind(made_by, port.tensor, ("Identity",))
-    if node is None:
-        return Head(None, port.tensor, f"output {port.name!r} is an input of the model")
-    if node.op_type == "Sigmoid" or (node.op_type == "Softmax" and _last_axis(node, port, opset)):
-        text = f"output {port.name!r}: cut {node.op_type} ({node.name})"
-        return Head(node.op_type, node.input[0], text)
-    if node.op_type == "LogSoftmax":
-        text = f"output {port.name!r}: kept, log-probabilities serve as logits ({node.name})"
-        return Head(None, port.tensor, text)
-    deeper = _behind(made_by, port.tensor, ("Identity", *_SHAPES))
-    if deeper is not None and deeper.op_type in _HEADS:
-        what = deeper.op_type
-        reason = "is not over the last axis" if deeper is node else f"has {node.op_type} behind it"
-        text = f"output {port.name!r}: kept, probabilities, since its {what} {reason}"
-        return Head(None, port.tensor, text, probabilities=True)
-    text = f"output {port.name!r}: kept, its last operation is {node.op_type} ({node.name})"
-    return Head(None, port.tensor, text)
+class _Graph:
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.made_by = producers(model)
+        self.opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+        self.shapes = head_axes.Shapes(model)
 
+    def find(self, port: Port, prefix: str) -> Head:
+        node, path = self._behind(port.tensor)
+        what = f"output {port.name!r}"
+        if node is None:
+            return Head(None, port.tensor, f"{what} is an input of the model")
+        behind = " and ".join(dict.fromkeys(n.op_type for n in path))
+        if node.op_type in ("Softmax", "LogSoftmax"):
+            axis = self._axis(node, path)
+            if isinstance(axis, str):
+                certain = node.op_type == "Softmax"
+                text = f"{what}: kept, {'log-' * (not certain)}probabilities, since its {axis}"
+                return Head(None, port.tensor, text, probabilities=certain)
+            if node.op_type == "LogSoftmax":
+                text = f"{what}: kept, log-probabilities serve as logits ({node.name})"
+                return Head(None, port.tensor, text, axis=axis)
+            logits, end = self._logits(node, path, prefix), f" before {behind}" if behind else ""
+            text = f"{what}: cut Softmax ({node.name}){end}"
+            return Head("Softmax", logits, text, axis=axis)
+        if node.op_type == "Sigmoid" and all(self.shapes.keeps_type(n) for n in path):
+            logits, end = self._logits(node, path, prefix), f" before {behind}" if behind else ""
+            return Head("Sigmoid", logits, f"{what}: cut Sigmoid ({node.name}){end}")
+        return self._kept(port, what)
 
-def _behind(made_by: dict[str, Any], name: str, skipped: Sequence[str]) -> Any:
-    node = made_by.get(name)
-    while node is not None and node.op_type in skipped:
-        node = made_by.get(node.input[0])
-    return node
+    def _kept(self, port: Port, what: str) -> Head:
+        node = self.made_by[port.tensor]
+        while node.op_type == "Identity" and node.input[0] in self.made_by:
+            node = self.made_by[node.input[0]]
+        probabilities = head_values.are_probabilities(self.model, port.tensor)
+        certain = " probabilities," if probabilities else ""
+        text = f"{what}: kept,{certain} its last operation is {node.op_type} ({node.name})"
+        return Head(None, port.tensor, text, probabilities)
 
+    def _behind(self, name: str) -> tuple[Any, list[Any]]:
+        """Returns the first node before a value that changes more than a shape, and the others."""
+        path: list[Any] = []
+        node = self.made_by.get(name)
+        while node is not None and node.op_type in _SHAPES:
+            if node.op_type != "Identity":
+                path.insert(0, node)
+            node = self.made_by.get(node.input[0])
+        return node, path
 
-def _last_axis(node: Any, port: Port, opset: int) -> bool:
-    rank = len(port.shape) + 1
-    axis = next((a.i for a in node.attribute if a.name == "axis"), -1 if opset >= 13 else 1)
-    # Before opset 13, Softmax ran over all axes from `axis` on: the same for the last one alone.
-    return int(axis) in (-1, rank - 1)
+    def _axis(self, node: Any, path: list[Any]) -> int | str:
+        """Returns the axis of the output with the classes, counted from the end, or why not."""
+        axis = self.shapes.axis_of_softmax(node, self.opset)
+        if axis is None:
+            return f"{node.op_type} is not over the last axis or another one of an example"
+        for step in path:
+            axis = self.shapes.axis_after(step, axis)
+            if axis is None:
+                return f"{node.op_type} has {step.op_type} behind it, which moves its axis apart"
+        return axis
+
+    def _logits(self, node: Any, path: list[Any], prefix: str) -> str:
+        """Returns the head's input, in the shape of the output."""
+        name: str = node.input[0]
+        for i, step in enumerate(path):
+            copy = self.model.graph.node.add()
+            copy.CopyFrom(step)
+            copy.input[0] = name
+            name = copy.output[0] = copy.name = f"{prefix}_{i}"
+        return name

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torchfgsm.converters import onnx_graph
+from torchfgsm.converters import onnx_graph, onnx_subgraphs
 from torchfgsm.converters.annotation import Annotation, Port, Weight
 
 # The inputs of an operation at which a constant is a weight.
@@ -12,26 +13,31 @@ _PLACES = {
     "BatchNormalization": (1, 2),
     "Conv": (1, 2),
     "ConvTranspose": (1, 2),
+    "GRU": (1, 2, 3),
+    "Gather": (0,),
     "Gemm": (0, 1, 2),
+    "LSTM": (1, 2, 3, 7),
+    "LayerNormalization": (1, 2),
     "MatMul": (0, 1),
     "PRelu": (1,),
+    "RNN": (1, 2, 3),
 }
 _STATISTICS = (3, 4)
+# A weight is followed through these.
+_LAYOUTS = ("Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
 
 
 def infer(model: Any, source: str) -> Annotation:
     """Returns an annotation that takes the constants of Conv, Gemm and their like as weights."""
     values = {n: v for n, v in onnx_graph.constants(model).items() if v.dtype.kind == "f"}
-    made_by = onnx_graph.producers(model)
     statistics: set[str] = set()
     trainable: set[str] = set()
     settings: dict[str, dict[str, Any]] = {}
-    for node in model.graph.node:
-        inputs = list(node.input)
-        trainable.update(inputs[i] for i in _PLACES.get(node.op_type, ()) if i < len(inputs))
-        if node.op_type == "Add":  # the bias of a dense layer
-            before = [made_by[name].op_type for name in inputs if name in made_by]
-            trainable.update(inputs if "MatMul" in before else [])
+    for node, inputs, is_bias in _nodes(model.graph, {}, set()):
+        places = range(len(inputs)) if is_bias else _PLACES.get(node.op_type, ())
+        found = [inputs[i] for i in places if i < len(inputs)]
+        # What is added and has more dimensions is a mask rather than a bias.
+        trainable.update(n for n in found if not is_bias or (n in values and values[n].ndim <= 2))
         if node.op_type == "BatchNormalization":
             statistics.update(inputs[i] for i in _STATISTICS)
             momentum = next((a.f for a in node.attribute if a.name == "momentum"), 0.9)
@@ -49,11 +55,39 @@ def infer(model: Any, source: str) -> Annotation:
         if name in trainable | statistics and value.ndim
     ]
     initializers = onnx_graph.constants(model)
-    inputs = [value for value in model.graph.input if value.name not in initializers]
+    ports = [value for value in model.graph.input if value.name not in initializers]
     return Annotation(
         source=source,
-        inputs=tuple(Port(v.name, v.name, *onnx_graph.type_of(v)) for v in inputs),
+        inputs=tuple(Port(v.name, v.name, *onnx_graph.type_of(v)) for v in ports),
         outputs=tuple(Port(v.name, v.name, *onnx_graph.type_of(v)) for v in model.graph.output),
         structure="single" if len(model.graph.output) == 1 else "list",
         weights=tuple(weights),
     )
+
+
+def _nodes(
+    graph: Any, outer: Mapping[str, str], products: set[str]
+) -> Iterator[tuple[Any, list[str], bool]]:
+    """Yields each node, also of inner graphs, its inputs, and whether it adds to a product.
+
+    An input that is a part of a constant, a constant in another layout or one that a loop hands to
+    its body is given by the constant's name.
+
+    Args:
+        graph: the GraphProto.
+        outer: what its values are called around it.
+        products: the matrix products around it.
+    """
+    names, products = dict(outer), set(products)
+    for node in graph.node:
+        inputs = [names.get(name, name) for name in node.input]
+        is_bias = node.op_type == "Add" and not products.isdisjoint(node.input)
+        if is_bias or node.op_type == "MatMul":
+            products.update(node.output)
+        yield node, inputs, is_bias
+        if node.op_type in _LAYOUTS:
+            names.update(dict.fromkeys(node.output, inputs[0]))
+        for body in onnx_subgraphs.bodies(node):
+            handed = zip(body.input[2:], inputs[2:], strict=False) if node.op_type == "Loop" else ()
+            inner = {**names, **{value.name: name for value, name in handed}}
+            yield from _nodes(body, inner, products)

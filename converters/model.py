@@ -15,6 +15,7 @@ from torchfgsm.comparison import Comparison
 from torchfgsm.converters.annotation import Annotation, Weight
 from torchfgsm.converters.errors import ConversionError
 from torchfgsm.converters.heads import Head
+from torchfgsm.converters.input_checks import described, ordered_inputs
 
 Output = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 
@@ -33,6 +34,7 @@ class ConvertedModel(nn.Module):
     Attributes:
         input_names: the inputs in the model's own order.
         output_names: the outputs in the model's own order.
+        lost: parts of the Keras model's training that did not travel, each in words.
         logits: what was cut at each output to give logits, or why nothing was.
         found_heads: what stands at each output.
         verification: the comparison with the original that was made at conversion.
@@ -53,6 +55,7 @@ class ConvertedModel(nn.Module):
         self.annotation = annotation
         self.input_names = tuple(port.name for port in annotation.inputs)
         self.output_names = tuple(port.name for port in annotation.outputs)
+        self.lost = annotation.lost
         self.graph = graph
         self.weights = nn.Module()
         self._names = dict(zip(_identifiers(annotation.weights), annotation.weights, strict=True))
@@ -78,7 +81,8 @@ class ConvertedModel(nn.Module):
             inputs: one tensor (N, ...) for each of ``input_names``, or one mapping of them.
 
         Raises:
-            ValueError: the number of inputs or their names differ from ``input_names``.
+            ValueError: the number of inputs, their names, shapes or dtypes are not the model's.
+            TypeError: an input is no tensor.
         """
         values = self.outputs_and_logits(*inputs)[0 if self.keep_head else 1]
         if self.annotation.structure == "dict":
@@ -90,9 +94,46 @@ class ConvertedModel(nn.Module):
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Returns the original's outputs and, with the heads cut, the logits; one pass for both."""
         weights = [getattr(self.weights, name) for name in self._names]
-        result = self.graph(*self._ordered(inputs), *weights)
+        tensors = ordered_inputs(self.annotation.inputs, inputs, _floating_dtype(weights))
+        result = self.graph(*tensors, *weights)
         logits = (result,) if isinstance(result, Tensor) else tuple(result)
         return tuple(h(z) for h, z in zip(self.heads, logits, strict=True)), logits
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating dtype in which the model computes."""
+        held = _floating_dtype([*self.weights.parameters(), *self.weights.buffers()])
+        return held or getattr(torch, self.annotation.outputs[0].dtype)
+
+    def weight_names(self) -> dict[str, Weight]:
+        """Returns the Keras weights by their names here, without the leading "weights."."""
+        return dict(self._names)
+
+    def to_keras_weights(self) -> dict[str, npt.NDArray[Any]]:
+        """Returns the weights under their Keras names, for a model that was trained here.
+
+        Returns:
+            All the model's weights in Keras' layout and order, counters and the like with the
+            values that they came with: ``keras_model.set_weights(list(result.values()))``.
+        """
+        annotation = self.annotation
+        held = {f"weights.{name}": getattr(self.weights, name) for name in self._names}
+        arrays = self.keras_arrays(held)
+        arrays |= {weight.name: weight.array() for weight in annotation.other_weights}
+        return {name: arrays[name] for name in annotation.weight_order or arrays}
+
+    def layer_losses(self) -> tuple[Tensor, ...]:
+        """Returns the L1 and L2 losses that Keras' layers add to the loss, a scalar for each.
+
+        They are differentiable. A training step as in Keras adds their sum to the loss of the
+        outputs. Layer losses of other kinds are named in ``lost``.
+        """
+        tensors = {w.tensor: getattr(self.weights, name) for name, w in self._names.items()}
+        losses = []
+        for penalty in self.annotation.penalties:
+            weight = tensors[penalty.weight]
+            losses.append(penalty.l1 * weight.abs().sum() + penalty.l2 * weight.square().sum())
+        return tuple(losses)
 
     def train(self, mode: bool = True) -> ConvertedModel:
         """Sets training or eval mode.
@@ -126,19 +167,32 @@ class ConvertedModel(nn.Module):
             arrays[weight.name] = weight.to_keras(np.asarray(tensor.detach().cpu()))
         return arrays
 
-    def _ordered(self, inputs: Sequence[Any]) -> list[Tensor]:
-        if len(inputs) == 1 and isinstance(inputs[0], Mapping):
-            if set(inputs[0]) != set(self.input_names):
-                raise ValueError(
-                    f"expected the inputs {list(self.input_names)}, got {list(inputs[0])}"
-                )
-            return [inputs[0][name] for name in self.input_names]
-        if len(inputs) != len(self.input_names):
-            raise ValueError(
-                f"expected {len(self.input_names)} inputs {list(self.input_names)}, "
-                f"got {len(inputs)}"
-            )
-        return list(inputs)
+    def extra_repr(self) -> str:
+        """Describes the model: its ports, weights, heads and what is not as in Keras."""
+        parameters = list(self.weights.parameters())
+        trainable = [p for p in parameters if p.requires_grad]
+        ports = [("input", p) for p in self.annotation.inputs]
+        ports += [("output", p) for p in self.annotation.outputs]
+        lines = [f"from {self.annotation.source}"]
+        lines += [f"{kind} {port.name!r}: {described(port)} {port.dtype}" for kind, port in ports]
+        lines.append(
+            f"weights: {len(trainable)} trainable ({sum(p.numel() for p in trainable)} numbers), "
+            f"{len(parameters) - len(trainable)} frozen, "
+            f"{len(list(self.weights.buffers()))} moving statistics"
+        )
+        lines.append(f"logits: {self.logits}")
+        lines += [f"only for inference: {name}" for name in self.annotation.only_inference]
+        lines += [f"lost: {text}" for text in self.lost]
+        lines.append(f"verification: {self.verification.title}: {self.verification.verdict}")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        # The graph's own modules, hundreds at times, would bury what the model is.
+        return f"{type(self).__name__}(\n  " + self.extra_repr().replace("\n", "\n  ") + "\n)"
+
+
+def _floating_dtype(tensors: Sequence[Tensor]) -> torch.dtype | None:
+    return next((t.dtype for t in tensors if t.is_floating_point()), None)
 
 
 def _identifiers(weights: Sequence[Weight]) -> list[str]:

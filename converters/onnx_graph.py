@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from torchfgsm.converters import onnx_subgraphs
 from torchfgsm.converters.errors import ConversionError
 
 Layout = tuple[tuple[str, tuple[int, ...]], ...]
@@ -37,7 +38,7 @@ def producers(model: Any) -> dict[str, Any]:
 
 def consumers(model: Any) -> Counter[str]:
     """Returns how often each value is used, as an output of the graph too."""
-    used = Counter(name for node in model.graph.node for name in node.input)
+    used = Counter(n for node in model.graph.node for n in onnx_subgraphs.uses(node))
     used.update(output.name for output in model.graph.output)
     return used
 
@@ -48,8 +49,8 @@ def rename(model: Any, wanted: Mapping[str, str]) -> dict[str, str]:
     Returns:
         The new names: those wanted, made unique where another value has one already.
     """
-    graph = model.graph
-    taken = {name for node in graph.node for name in (*node.input, *node.output)} - wanted.keys()
+    graphs = list(onnx_subgraphs.graphs(model.graph))
+    taken = {name for graph in graphs for name in _names(graph)} - wanted.keys()
     final: dict[str, str] = {}
     for old, new in wanted.items():
         name, count = new, 1
@@ -58,12 +59,26 @@ def rename(model: Any, wanted: Mapping[str, str]) -> dict[str, str]:
             name = f"{new}_{count}"
         taken.add(name)
         final[old] = name
-    for value in [*graph.input, *graph.output, *graph.initializer, *graph.value_info]:
-        value.name = final.get(value.name, value.name)
-    for node in graph.node:
-        node.input[:] = [final.get(name, name) for name in node.input]
-        node.output[:] = [final.get(name, name) for name in node.output]
+    _rename(model.graph, final)
     return final
+
+
+def _names(graph: Any) -> set[str]:
+    values = [*graph.input, *graph.initializer]
+    return {v.name for v in values} | {n for x in graph.node for n in (*x.input, *x.output)}
+
+
+def _rename(graph: Any, names: Mapping[str, str]) -> None:
+    for value in [*graph.input, *graph.output, *graph.initializer, *graph.value_info]:
+        value.name = names.get(value.name, value.name)
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+        for body in onnx_subgraphs.bodies(node):
+            own = {v.name for v in [*body.input, *body.initializer]}
+            own |= {name for inner in body.node for name in inner.output}
+            # A body's own values may be called as those around it, which they then hide.
+            _rename(body, {old: new for old, new in names.items() if old not in own})
 
 
 def set_inputs(model: Any, inputs: Iterable[tuple[str, str, tuple[int | None, ...]]]) -> None:
@@ -87,17 +102,33 @@ def type_of(value_info: Any) -> tuple[str, tuple[int | None, ...]]:
 
 
 def lift_constant_nodes(model: Any) -> None:
-    """Turns Constant nodes into initializers."""
+    """Turns Constant nodes into initializers, in the graphs that nodes hold too."""
     from onnx import numpy_helper
 
-    kept = []
-    for node in model.graph.node:
-        value = next((a for a in node.attribute if a.name == "value"), None)
-        if node.op_type == "Constant" and value is not None:
-            set_constant(model, node.output[0], numpy_helper.to_array(value.t))
-        else:
-            kept.append(node)
-    _replace_nodes(model, kept)
+    for graph in list(onnx_subgraphs.graphs(model.graph))[::-1]:
+        kept = []
+        for node in graph.node:
+            value = _constant_value(node) if node.op_type == "Constant" else None
+            if value is None:
+                kept.append(node)
+            else:
+                graph.initializer.append(numpy_helper.from_array(value, node.output[0]))
+        _replace_nodes(graph, kept)
+
+
+def _constant_value(node: Any) -> npt.NDArray[Any] | None:
+    from onnx import numpy_helper
+
+    (attribute,) = node.attribute
+    kinds = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64,
+             "value_ints": np.int64}  # fmt: skip
+    if attribute.name == "value":
+        return np.asarray(numpy_helper.to_array(attribute.t))
+    if attribute.name not in kinds:
+        return None
+    from onnx import helper
+
+    return np.array(helper.get_attribute_value(attribute), kinds[attribute.name])
 
 
 def remove_dead(model: Any) -> None:
@@ -106,9 +137,9 @@ def remove_dead(model: Any) -> None:
     kept = []
     for node in reversed(model.graph.node):
         if needed.intersection(node.output):
-            needed.update(node.input)
+            needed.update(onnx_subgraphs.uses(node))
             kept.append(node)
-    _replace_nodes(model, kept[::-1])
+    _replace_nodes(model.graph, kept[::-1])
     initializers = [t for t in model.graph.initializer if t.name in needed]
     del model.graph.initializer[:]
     model.graph.initializer.extend(initializers)
@@ -154,6 +185,7 @@ def fold_layout(model: Any, weight: str, shape: tuple[int, ...]) -> tuple[str, L
     steps: list[tuple[str, tuple[int, ...]]] = []
     current = weight
     while True:
+        # Uses inside a loop or branch are none of these, and keep the steps in the graph.
         following = [node for node in model.graph.node if current in node.input]
         step = _common_step(following, current, known, shape)
         if step is None or consumers(model)[current] != len(following):
@@ -162,25 +194,24 @@ def fold_layout(model: Any, weight: str, shape: tuple[int, ...]) -> tuple[str, L
         steps.append(step)
         shape = tuple(shape[i] for i in argument) if kind == "transpose" else argument
         first, *others = (node.output[0] for node in following)
-        _replace_nodes(model, [n for n in model.graph.node if n not in following])
+        _replace_nodes(model.graph, [n for n in model.graph.node if n not in following])
         _merge(model, others, first)
         current = first
     return current, tuple(steps)
 
 
 def refuse_unknown(model: Any) -> None:
-    """Refuses operations that the ONNX standard does not have, loops and branches.
+    """Refuses operations that the ONNX standard does not have, in any graph of the model.
 
     Raises:
         ConversionError: naming the layer and the operation.
     """
-    from onnx import AttributeProto, defs
+    from onnx import defs
 
-    for node in model.graph.node:
-        if not defs.has(node.op_type, node.domain):
-            raise ConversionError(unsupported(node, "it is not in the ONNX standard"))
-        if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
-            raise ConversionError(unsupported(node, "it holds a graph of its own"))
+    for graph in onnx_subgraphs.graphs(model.graph):
+        for node in graph.node:
+            if not defs.has(node.op_type, node.domain):
+                raise ConversionError(unsupported(node, "it is not in the ONNX standard"))
 
 
 def unsupported(node: Any, reason: str = "") -> str:
@@ -225,18 +256,19 @@ def _step(
 
 def _merge(model: Any, names: Iterable[str], into: str) -> None:
     same = dict.fromkeys(names, into)
-    for node in model.graph.node:
-        node.input[:] = [same.get(name, name) for name in node.input]
+    for graph in onnx_subgraphs.graphs(model.graph):
+        for node in graph.node:
+            node.input[:] = [same.get(name, name) for name in node.input]
 
 
 def _dims(info: Any) -> Any:
     return info.type.tensor_type.shape.dim
 
 
-def _replace_nodes(model: Any, nodes: list[Any]) -> None:
+def _replace_nodes(graph: Any, nodes: list[Any]) -> None:
     copies = [_copy(node) for node in nodes]
-    del model.graph.node[:]
-    model.graph.node.extend(copies)
+    del graph.node[:]
+    graph.node.extend(copies)
 
 
 def _copy(node: Any) -> Any:

@@ -1,64 +1,132 @@
-"""Teaches onnx2torch this package's modules, for the time of one conversion."""
+"""Which module an ONNX node becomes: this package's own, or onnx2torch's."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import sys
+import types
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torchfgsm.converters.ops import activations, convolution, noise, normalization, shapes
+from torch import nn
+
+from torchfgsm.converters.ops import (
+    activations,
+    arithmetic,
+    control_flow,
+    convolution,
+    indexing,
+    linear,
+    noise,
+    normalization,
+    padding,
+    recurrent,
+    reductions,
+    refused,
+    resizing,
+    shapes,
+    transposed,
+)
 from torchfgsm.converters.ops.registry import Build, NotHere
 
-_FAMILIES = (activations, convolution, noise, shapes)
+# Each has BUILDERS, by operation.
+_FAMILIES = (
+    activations,
+    arithmetic,
+    control_flow,
+    convolution,
+    indexing,
+    linear,
+    noise,
+    normalization,
+    padding,
+    recurrent,
+    reductions,
+    refused,
+    resizing,
+    shapes,
+    transposed,
+)
+_BUILDERS: dict[str, Build] = {
+    name: build for family in _FAMILIES for name, build in family.BUILDERS.items()
+}
+# onnx2torch makes these of torchvision, which is kept out.
+_OF_TORCHVISION = ("NonMaxSuppression", "RoiAlign")
+
+
+def import_onnx2torch() -> None:
+    """Imports onnx2torch without torchvision.
+
+    Two of its modules import torchvision. Where TensorFlow 2.21 is loaded that aborts the process:
+    both bring LLVM, whose options cannot be registered twice.
+    """
+    if "onnx2torch" in sys.modules or "torchvision" in sys.modules:
+        import onnx2torch
+
+        return
+    with _without_torchvision():
+        import onnx2torch  # noqa: F401
 
 
 @contextlib.contextmanager
-def registered(batch_norms: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
-    """Puts the modules of ``ops`` into onnx2torch's registry, and takes them out again.
-
-    Args:
-        batch_norms: training settings of BatchNormalization, by the name of its moving mean.
-    """
-    from onnx import defs
-    from onnx2torch.node_converters import registry
-
-    table = registry._CONVERTER_REGISTRY
-    before = dict(table)
-    builders: dict[str, Build] = {
-        **{name: build for family in _FAMILIES for name, build in family.BUILDERS.items()},
-        "BatchNormalization": lambda node, graph: normalization.batch_norm(
-            node, graph, batch_norms
-        ),
-    }
-    for operation, build in builders.items():
-        for version in _versions(defs, operation):
-            key = registry.OperationDescription("", operation, version)
-            table[key] = _converter(build, before.get(key))
+def _without_torchvision() -> Iterator[None]:
+    operations = types.ModuleType("torchvision.ops")
+    package = types.ModuleType("torchvision")
+    package.ops = operations  # type: ignore[attr-defined]
+    operations.roi_align = None  # type: ignore[attr-defined]
+    stand_in = {"torchvision": package, "torchvision.ops": operations}
+    sys.modules.update(stand_in)
     try:
         yield
     finally:
-        table.clear()
-        table.update(before)
+        for name in stand_in:
+            del sys.modules[name]
 
 
-def _versions(defs: Any, operation: str) -> list[int]:
-    return [
-        schema.since_version
-        for schema in defs.get_all_schemas_with_history()
-        if schema.name == operation and schema.domain == ""
-    ]
+class Converters:
+    """Makes modules of nodes.
 
+    Args:
+        versions: the operation set of each domain.
+        batch_norms: training settings of BatchNormalization, by the name of its moving mean.
+    """
 
-def _converter(build: Build, before: Callable[[Any, Any], Any] | None) -> Callable[[Any, Any], Any]:
-    from onnx2torch.utils.common import OnnxMapping, OperationConverterResult
+    def __init__(
+        self, versions: Mapping[str, int], batch_norms: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        import_onnx2torch()
+        self._versions, self._batch_norms = versions, batch_norms
 
-    def convert(node: Any, graph: Any) -> Any:
+    def __call__(self, node: Any, graph: Any) -> tuple[nn.Module, tuple[str, ...]]:
+        """Returns the module of a node and the names of the values that it is called with.
+
+        Raises:
+            NotImplementedError: there is no converter of the operation, or of its form.
+        """
+        if node.domain == "":
+            with contextlib.suppress(NotHere):
+                return self._own(node, graph)
+        return self._of_onnx2torch(node, graph)
+
+    def _own(self, node: Any, graph: Any) -> tuple[nn.Module, tuple[str, ...]]:
+        if node.operation_type == "BatchNormalization":
+            return normalization.batch_norm(node, graph, self._batch_norms)
+        if node.operation_type not in _BUILDERS:
+            raise NotHere
+        return _BUILDERS[node.operation_type](node, graph)
+
+    def _of_onnx2torch(self, node: Any, graph: Any) -> tuple[nn.Module, tuple[str, ...]]:
+        from onnx2torch.node_converters import get_converter
+
+        if node.operation_type in _OF_TORCHVISION:
+            raise NotImplementedError("it would need torchvision")
+        version = self._versions.get(node.domain, 1)
         try:
-            module, inputs = build(node, graph)
-        except NotHere:
-            if before is None:
-                raise NotImplementedError(f"{node.operation_type} in this form") from None
-            return before(node, graph)
-        return OperationConverterResult(module, OnnxMapping(inputs, node.output_values))
-
-    return convert
+            convert = get_converter(node.operation_type, version, node.domain)
+        except NotImplementedError:
+            raise NotImplementedError("there is no converter for it in this form") from None
+        try:
+            result = convert(node, graph)
+        except KeyError as error:  # it looks weights up among the constants
+            raise NotImplementedError(f"it takes {error} only as a constant") from error
+        return result.torch_module, tuple(result.onnx_mapping.inputs)

@@ -25,7 +25,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from torchfgsm.converters import ConversionError, load, onnx_graph  # noqa: E402
 from torchfgsm.converters.annotation import Annotation, Port, Weight  # noqa: E402
-from torchfgsm.converters.exporting import needs  # noqa: E402
+from torchfgsm.converters.formats import needs  # noqa: E402
 from torchfgsm.converters.heads import find_heads  # noqa: E402
 from torchfgsm.converters.ops import activations, convolution, normalization  # noqa: E402
 from torchfgsm.converters.verification import verify_with_onnx  # noqa: E402
@@ -321,7 +321,7 @@ def test_layout_steps_are_folded_for_all_uses_alike_or_not_at_all() -> None:
         ([("Softmax", {})], 11, "Softmax", "cut Softmax"),
         ([("Softmax", {"axis": 0})], 15, None, "not over the last axis"),
         ([("Sigmoid", {}), ("Identity", {})], 15, "Sigmoid", "cut Sigmoid"),
-        ([("Softmax", {}), ("Transpose", {"perm": [0, 1]})], 15, None, "Transpose behind it"),
+        ([("Softmax", {}), ("Transpose", {"perm": [0, 1]})], 15, "Softmax", "cut Softmax"),
         ([("LogSoftmax", {})], 15, None, "log-probabilities serve as logits"),
         ([("Relu", {})], 15, None, "last operation is Relu"),
     ],

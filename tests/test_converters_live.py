@@ -81,7 +81,7 @@ def test_outputs_and_input_gradients_agree(zoo: Zoo, kind: str) -> None:
     assert model.verification, model.verification.to_text()
     # Which gradients float64 decides, for rounding in float32, differs between processors.
     compared = {row.name.replace(", in float64", "") for row in model.verification.rows}
-    for batch in ("random x5", "random x1", "blank x5", "saturated x1"):
+    for batch in ("random x5", "random x1", "kinks"):
         for name in model.input_names:
             assert f"{batch}: gradient {name}" in compared
     assert not model.training
@@ -116,7 +116,9 @@ def test_heads_are_cut_or_the_reason_is_given(zoo: Zoo) -> None:
     assert "cut Softmax" in zoo.load("pools").logits
     assert "cut Sigmoid" in zoo.load("nested").logits
     assert "last operation is Add" in zoo.load("dropout").logits
-    assert "Reshape behind it" in zoo.load("hidden_softmax").logits
+    hidden = zoo.load("hidden_softmax")
+    assert "before Reshape" in hidden.logits
+    assert hidden.found_heads[0].axis == -2
     model = zoo.load("two_outputs")
     logits, plain = model(torch.rand(2, 5))
     assert torch.equal(logits, plain)
@@ -214,20 +216,17 @@ def test_frozen_layers_stay_frozen(zoo: Zoo) -> None:
     }  # fmt: skip
 
 
-def test_a_layer_without_training_counterpart_is_refused_in_train(zoo: Zoo) -> None:
+def test_noise_acts_in_training_alone(zoo: Zoo) -> None:
     model = zoo.load("noise")
-    assert model.verification
-    with pytest.raises(ConversionError, match="GaussianNoise 'noise'"):
-        model.train()
+    x = torch.rand(1000, 6)
+    assert torch.equal(model(x), model(x))
+    assert not torch.equal(model.train()(x), model(x))
 
 
-@pytest.mark.parametrize(
-    ("kind", "message"), [("recurrent", "'loop.*operation Loop"), ("lambda", "Lambda layer")]
-)
-def test_unsupported_layers_are_named(zoo: Zoo, kind: str, message: str, tmp_path: Path) -> None:
+def test_python_code_in_a_file_is_not_run(zoo: Zoo, tmp_path: Path) -> None:
     out = tmp_path / "model.onnx"
-    with pytest.raises(ConversionError, match=message):
-        export_onnx(zoo.build(kind), out, worker=zoo.worker)
+    with pytest.raises(ConversionError, match=r"layer 'twice' holds Python code \(a Lambda\)"):
+        export_onnx(zoo.build("lambda"), out, worker=zoo.worker)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -290,7 +289,7 @@ class _Fault(nn.Module):
 
 
 class _Jump(torch.autograd.Function):
-    """A gradient that is off in float32 alone, as where a relu lies within rounding of 0."""
+    """A gradient that is off in float32 alone, by more than rounding explains."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -328,15 +327,12 @@ def test_planted_faults_are_caught(zoo: Zoo) -> None:
             assert not check(model)
         model = zoo.load("batch_norms")
         model.graph = _Fault(model.graph, _Jump.apply)
-        judged = check(model)
-        assert judged
-        assert any("in float64" in row.name for row in judged.rows)
+        assert not check(model)
         model = zoo.load("batch_norms")
         with torch.no_grad():
             next(model.parameters()).view(-1)[0] *= 1.001
         assert not check(model)
-        assert all("random" in row.name or "saturated" in row.name or "blank" in row.name
-                   for row in check(model).failures)  # fmt: skip
+        assert all("random" in row.name or "kinks" in row.name for row in check(model).failures)
 
 
 def test_the_module_behaves_like_a_module(zoo: Zoo) -> None:

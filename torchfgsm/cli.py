@@ -1,4 +1,4 @@
-"""The command line: `torchfgsm compare`, `torchfgsm demo` and `torchfgsm env`."""
+"""The command line: `torchfgsm compare`, `convert`, `demo` and `env`."""
 
 from __future__ import annotations
 
@@ -92,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("--json", action="store_true", help="write JSON to stdout")
     compare.set_defaults(command=_compare)
+    _add_convert(commands)
     demo = commands.add_parser(
         "demo", help="train, convert, attack and compare small models of real digits"
     )
@@ -109,6 +110,46 @@ def _parser() -> argparse.ArgumentParser:
     env.add_argument("--json", action="store_true", help="write JSON to stdout")
     env.set_defaults(command=_env)
     return parser
+
+
+def _add_convert(commands: Any) -> None:
+    convert = commands.add_parser(
+        "convert", help="write a TensorFlow or Keras model as ONNX that loads as a torch module"
+    )
+    convert.add_argument(
+        "model", help="a .keras, .h5, .pb, .tflite or .onnx file or a SavedModel folder"
+    )
+    convert.add_argument(
+        "-o", "--output", metavar="OUT.onnx", help="file to write; without it the model is checked"
+    )
+    convert.add_argument("--inputs", metavar="NAMES", help="a frozen graph's inputs: a:0,b:0")
+    convert.add_argument("--outputs", metavar="NAMES", help="a frozen graph's outputs: c:0")
+    convert.add_argument("--dtype", choices=("float32", "float64"), help="default: the model's")
+    convert.add_argument("--data", metavar="FILE.npz", help="inputs to compare on too, by name")
+    convert.add_argument(
+        "--custom-objects", metavar="FILE.py", help="defines the model's own layers; it is run"
+    )
+    convert.add_argument(
+        "--allow-unsafe", action="store_true", help="run Python code that lies in the model's file"
+    )
+    convert.add_argument(
+        "--verify-training", action="store_true", help="compare training steps with Keras too"
+    )
+    convert.add_argument(
+        "--no-verify", action="store_true", help="do not compare with the original"
+    )
+    convert.add_argument(
+        "--timeout", type=float, default=600.0, metavar="SECONDS", help="for one step; default 600"
+    )
+    convert.add_argument("--force", action="store_true", help="replace an older output file")
+    convert.add_argument("--json", action="store_true", help="write JSON to stdout")
+    convert.set_defaults(command=_convert)
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from torchfgsm.converters import command
+
+    return command.run(options)
 
 
 def _compare(options: argparse.Namespace) -> int:

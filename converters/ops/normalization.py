@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchfgsm.converters.ops.registry import decimal
+from torchfgsm.converters.ops.registry import Build, Built, Function, number, refuse
 
 
 class KerasBatchNorm(nn.Module):
@@ -68,11 +68,75 @@ class ComputedBatchNorm(nn.Module):
         return (x - mean.reshape(shape)) * scale.reshape(shape) + beta.reshape(shape)
 
 
-def batch_norm(
-    node: Any, graph: Any, settings: Mapping[str, Mapping[str, Any]]
-) -> tuple[nn.Module, tuple[str, ...]]:
-    """Builds a BatchNormalization; ``settings`` are those of training, by its moving mean."""
-    epsilon = decimal(node.attributes.get("epsilon", 1e-5))
+def layer_norm(
+    x: Tensor, scale: Tensor, bias: Tensor | None = None, *, axis: int, epsilon: float
+) -> Tensor:
+    """Normalises ``x`` over all axes from ``axis`` on."""
+    shape = x.shape[axis:]
+    bias = None if bias is None else bias.expand(shape)
+    return F.layer_norm(x, shape, scale.expand(shape), bias, epsilon)
+
+
+def group_norm(
+    x: Tensor, scale: Tensor, bias: Tensor, *, groups: int | None, epsilon: float
+) -> Tensor:
+    """Normalises ``x`` (N, C, ...) over groups of channels, by default each channel alone.
+
+    Scale and bias have one number for each channel, or for each group as before opset 21.
+    """
+    channels = x.shape[1]
+    groups = groups or channels
+    if len(scale) != channels:
+        scale, bias = (t.repeat_interleave(channels // groups) for t in (scale, bias))
+    # F.group_norm refuses one number for each group; ONNX returns the bias.
+    return torch.group_norm(x, groups, scale, bias, epsilon)
+
+
+def local_response_norm(x: Tensor, *, size: int, alpha: float, beta: float, bias: float) -> Tensor:
+    """Divides ``x`` (N, C, ...) by a power of the squares of ``size`` channels around each."""
+    return F.local_response_norm(x, size, alpha, beta, bias)
+
+
+def _layer_norm(node: Any, graph: Any) -> Built:
+    if any(node.output_values[1:]):
+        refuse(node, "expected one output, not also the mean and the deviation")
+    axis, epsilon = node.attributes.get("axis", -1), number(node, "epsilon", 1e-5)
+    names = tuple(name for name in node.input_values if name)
+    return Function(layer_norm, axis=axis, epsilon=epsilon), names
+
+
+def _group_norm(node: Any, graph: Any) -> Built:
+    groups = node.attributes.get("num_groups")
+    epsilon = number(node, "epsilon", 1e-5)
+    return Function(group_norm, groups=groups, epsilon=epsilon), node.input_values
+
+
+def _local_response_norm(node: Any, graph: Any) -> Built:
+    size = node.attributes["size"]
+    if size % 2 == 0:
+        refuse(node, f"expected an odd size, got {size}")
+    defaults = {"alpha": 1e-4, "beta": 0.75, "bias": 1.0}
+    settings = {name: number(node, name, default) for name, default in defaults.items()}
+    return Function(local_response_norm, size=size, **settings), node.input_values
+
+
+BUILDERS: dict[str, Build] = {
+    "GroupNormalization": _group_norm,
+    "InstanceNormalization": _group_norm,
+    "LRN": _local_response_norm,
+    "LayerNormalization": _layer_norm,
+}
+
+
+def batch_norm(node: Any, graph: Any, settings: Mapping[str, Mapping[str, Any]]) -> Built:
+    """Builds a BatchNormalization; ``settings`` are those of training, by its moving mean.
+
+    Raises:
+        ConversionError: the node computes the statistics of the batch, as in training.
+    """
+    if node.attributes.get("training_mode") or any(node.output_values[1:]):
+        refuse(node, "it is in training mode; export the model in inference mode")
+    epsilon = number(node, "epsilon", 1e-5)
     mean = node.input_values[3]
     if mean in settings:
         s = settings[mean]

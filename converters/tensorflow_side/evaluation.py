@@ -10,46 +10,96 @@ import tensorflow as tf
 from .keras_model import UnsupportedModelError
 from .keras_source import Arrays, Values
 
+# Operations that only move or rename numbers, and how to repeat each on another tensor.
+_REPEATED = {
+    "Cast": lambda op, x: tf.cast(x, op.outputs[0].dtype),
+    "ExpandDims": lambda op, x: tf.expand_dims(x, op.inputs[1]),
+    "Identity": lambda op, x: x,
+    "Reshape": lambda op, x: tf.reshape(x, op.inputs[1]),
+    "Squeeze": lambda op, x: tf.squeeze(x, op.get_attr("squeeze_dims")),
+    "Transpose": lambda op, x: tf.transpose(x, op.inputs[1]),
+}
+
 
 def evaluate(source: Any, params: Values, arrays: Arrays) -> tuple[Values, Arrays]:
-    """Returns outputs, logits and the gradient of the summed objectives of the exported model."""
+    """Returns outputs, logits and the gradient of the summed objectives of the exported model.
+
+    Where the model does not compute in float64, the reply's value "unavailable" says why.
+    """
     precision, objectives = params["precision"], params["objectives"]
+    inputs, labels = inputs_and_labels(source, precision, objectives, arrays)
+    try:
+        function = _function(source, precision, objectives, inputs, labels)
+        outputs, logits, gradients = function(inputs, labels)
+    except (TypeError, ValueError, NotImplementedError, tf.errors.OpError) as error:
+        if precision == "float64":
+            return {"unavailable": reason(error)}, {}
+        raise
+    result = {f"output/{i}": y.numpy() for i, y in enumerate(outputs)}
+    result |= {f"logits/{i}": z.numpy() for i, z in enumerate(logits)}
+    names = source.description["inputs"]
+    floats = [name for name, x in zip(names, inputs, strict=True) if x.dtype.is_floating]
+    pairs = zip(floats, gradients, strict=True)
+    return {}, result | {f"gradient/{name}": gradient.numpy() for name, gradient in pairs}
+
+
+def inputs_and_labels(
+    source: Any, precision: str, objectives: list[Values], arrays: Arrays
+) -> tuple[list[Any], list[Any]]:
+    """Returns the tensors of a batch, the floating-point inputs in the precision."""
     names, dtypes = source.description["inputs"], source.description["dtypes"]
     inputs = [
-        tf.constant(arrays[f"input/{name}"], precision if dtype == "float32" else dtype)
+        tf.constant(
+            arrays[f"input/{name}"], precision if dtype in ("float32", "float64") else dtype
+        )
         for name, dtype in zip(names, dtypes, strict=True)
     ]
-    labels = [tf.constant(arrays.get(f"label/{i}", 0)) for i in range(len(objectives))]
+    return inputs, [tf.constant(arrays.get(f"label/{i}", 0)) for i in range(len(objectives))]
+
+
+def signature_of(*groups: list[Any]) -> list[list[Any]]:
+    """Returns the input signature of tensors with any batch size."""
+    return [[_of_any_length(tensor) for tensor in tensors] for tensors in groups]
+
+
+def before_heads(outputs: list[Any], objectives: list[Values]) -> list[Any]:
+    """Returns each output as it is without its softmax or sigmoid, inside a graph."""
+    pairs = zip(outputs, objectives, strict=True)
+    return [_before_head(output, objective["head"]) for output, objective in pairs]
+
+
+def objective_values(logits: list[Any], objectives: list[Values], labels: list[Any]) -> list[Any]:
+    """Returns the objective at every place of each output that takes part."""
+    return [
+        _values(z, objective["kind"], objective["axis"], label)
+        for z, objective, label in zip(logits, objectives, labels, strict=True)
+        if objective["kind"] != "none"
+    ]
+
+
+def _function(
+    source: Any, precision: str, objectives: list[Values], inputs: list[Any], labels: list[Any]
+) -> Any:
+    """Returns one traced function for all batch sizes."""
     key = json.dumps([precision, objectives])
     if key not in source.functions:
         run = _evaluation(source.caller(precision), objectives)
-        # One trace for all batch sizes.
-        signature = [[_of_any_length(t) for t in tensors] for tensors in (inputs, labels)]
-        source.functions[key] = tf.function(run, input_signature=signature, autograph=False)
-    outputs, logits, gradients = source.functions[key](inputs, labels)
-    result = {f"output/{i}": y.numpy() for i, y in enumerate(outputs)}
-    result |= {f"logits/{i}": z.numpy() for i, z in enumerate(logits)}
-    floats = [name for name, x in zip(names, inputs, strict=True) if x.dtype.is_floating]
-    for name, gradient in zip(floats, gradients, strict=True):
-        if gradient is not None:
-            result[f"gradient/{name}"] = gradient.numpy()
-    return {}, result
+        function = tf.function(run, input_signature=signature_of(inputs, labels), autograph=False)
+        function.get_concrete_function()
+        source.functions[key] = function
+    return source.functions[key]
 
 
 def _evaluation(call: Any, objectives: list[Values]) -> Any:
     def run(inputs: list[Any], labels: list[Any]) -> Any:
         outputs = call(inputs)
-        logits = [
-            _before_head(y, objective["head"])
-            for y, objective in zip(outputs, objectives, strict=True)
-        ]
-        total = sum(
-            _objective(z, objective["kind"], label)
-            for z, objective, label in zip(logits, objectives, labels, strict=True)
-        )
+        logits = before_heads(outputs, objectives)
+        totals = [tf.reduce_sum(v) for v in objective_values(logits, objectives, labels)]
         floats = [x for x in inputs if x.dtype.is_floating]
-        gradients = tf.gradients(total, floats)
-        return outputs, logits, [None if g is None else tf.convert_to_tensor(g) for g in gradients]
+        found = tf.gradients(totals, floats) if totals else [None] * len(floats)
+        pairs = zip(floats, found, strict=True)
+        gradients = [tf.zeros_like(x) if g is None else tf.convert_to_tensor(g) for x, g in pairs]
+        return outputs, logits, gradients
 
     return run
 
@@ -60,25 +110,36 @@ def _of_any_length(tensor: Any) -> Any:
 
 
 def _before_head(output: Any, head: str | None) -> Any:
-    """Returns the tensor that went into the head's softmax or sigmoid."""
+    """Repeats on the head's input what happens to the head's output."""
     if head is None:
         return output
-    operation = output.op
-    while operation.type == "Identity":
+    operation, behind = output.op, []
+    while operation.type in _REPEATED:
+        behind.append(operation)
         operation = operation.inputs[0].op
     if operation.type != head:
         raise UnsupportedModelError(
             f"expected the output to come from {head}, it comes from {operation.type}"
         )
-    return operation.inputs[0]
+    value = operation.inputs[0]
+    for step in reversed(behind):
+        value = _REPEATED[step.type](step, value)
+    return value
 
 
-def _objective(logits: Any, kind: str, label: Any) -> Any:
+def _values(logits: Any, kind: str, axis: int, label: Any) -> Any:
     if kind == "cross_entropy":
-        return tf.reduce_sum(
-            tf.nn.sparse_softmax_cross_entropy_with_logits(labels=label, logits=logits)
+        rank = logits.shape.rank
+        order = [i for i in range(rank) if i != axis % rank] + [axis % rank]
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(
+            labels=label, logits=logits if axis == -1 else tf.transpose(logits, order)
         )
     if kind == "binary":
         target = tf.cast(label, logits.dtype)
-        return tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(labels=target, logits=logits))
-    return tf.reduce_sum(logits * logits) / 2
+        return tf.nn.sigmoid_cross_entropy_with_logits(labels=target, logits=logits)
+    return logits * logits / 2
+
+
+def reason(error: Exception) -> str:
+    """Returns an error of TensorFlow as one line."""
+    return " ".join(str(error).split())[:300]

@@ -7,19 +7,18 @@ for each of them, whatever the values are.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
-import numpy as np
 import onnx
 import tensorflow as tf
 import tf2onnx
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-from tf2onnx.optimizer import transpose_optimizer
 
+from . import kinks, marks
 from .keras_model import UnsupportedModelError
-from .training import DROPOUT_MARK
 
 OPSET = 15
 
@@ -37,7 +36,8 @@ class FrozenGraph:
 
     def __init__(self, function: Any, variables: dict[int, Any]) -> None:
         """Freezes ``function``; ``variables`` (by id) become placeholders."""
-        frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
+        with _inlining(function.graph):
+            frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
         self.constant = frozen.graph.as_graph_def()
         captured = {inner.name for _, inner in function.graph.captures}
         self.inputs = [t.name for t in function.inputs if t.name not in captured]
@@ -69,13 +69,13 @@ class FrozenGraph:
         Raises:
             UnsupportedModelError: an operation has no counterpart in ONNX.
         """
-        with _dropout_passes_transposes():
+        with marks.noise_passes_transposes():
             model, _ = tf2onnx.convert.from_graph_def(
                 self.open,
                 input_names=[*self.inputs, *self.weights],
                 output_names=self.outputs,
                 opset=OPSET,
-                custom_op_handlers={"CheckNumerics": (_dropout_handler, [])},
+                custom_op_handlers={**marks.HANDLERS, **kinks.HANDLERS},
             )
         taken = {node.name for node in model.graph.node}
         for node in model.graph.node:
@@ -83,18 +83,39 @@ class FrozenGraph:
             if name not in taken:  # a shared layer has nodes of the same name
                 taken.add(name)
                 node.name = name
-        refuse_unknown(model)
+        _refuse_unknown(model.graph, layers)
         return model
 
 
-def refuse_unknown(model: Any) -> None:
+@contextlib.contextmanager
+def _inlining(graph: Any) -> Iterator[None]:
+    """Lets functions for XLA be inlined when ``graph`` is frozen, as Keras' grouped convolutions.
+
+    The freezing reads the graph by its method ``as_graph_def``.
+    """
+    definition = graph.as_graph_def()
+    functions = definition.library.function
+    for thing in (*definition.node, *functions, *(n for f in functions for n in f.node_def)):
+        if thing.attr["_XlaMustCompile"].b:
+            thing.attr.pop("_noinline", None)
+        del thing.attr["_XlaMustCompile"]
+    graph.as_graph_def = lambda: definition
+    try:
+        yield
+    finally:
+        del graph.as_graph_def
+
+
+def _refuse_unknown(graph: Any, layers: Collection[str]) -> None:
     """Refuses a graph with operations that are not ONNX: tf2onnx leaves them in, and only logs."""
-    for node in model.graph.node:
+    for node in graph.node:
         if not onnx.defs.has(node.op_type, node.domain):
             raise UnsupportedModelError(
-                f"layer {_layer(node.name)!r}: the TensorFlow operation {node.op_type} "
+                f"layer {_layer(node.name, layers)!r}: the TensorFlow operation {node.op_type} "
                 f"(node {node.name!r}) has no counterpart in ONNX {OPSET}"
             )
+        for attribute in node.attribute:
+            _refuse_unknown(attribute.g, layers)
 
 
 def _layer_name(scope: str, layers: Collection[str]) -> str:
@@ -103,9 +124,11 @@ def _layer_name(scope: str, layers: Collection[str]) -> str:
     return plain if scope not in layers and plain in layers else scope
 
 
-def _layer(node_name: str) -> str:
-    parts = node_name.split("/")
-    return parts[-2] if len(parts) > 1 else node_name
+def _layer(node_name: str, layers: Collection[str]) -> str:
+    """Returns the innermost layer among a node's name scopes, else the innermost scope."""
+    parts = [_layer_name(part, layers) for part in node_name.split("/")]
+    found = [part for part in parts[:-1] if part in layers]
+    return found[-1] if found else parts[max(len(parts) - 2, 0)]
 
 
 def _node(graph: Any, name: str) -> Any:
@@ -124,37 +147,3 @@ def _to_placeholder(node: Any, variable: Any) -> None:
     node.op = "Placeholder"
     node.attr.pop("value", None)
     node.attr["shape"].shape.CopyFrom(variable.shape.as_proto())
-
-
-def _dropout_handler(context: Any, node: Any, name: str, _: Any) -> None:
-    message = node.get_attr_value("message")
-    text = message.decode() if isinstance(message, bytes) else str(message)
-    if not text.startswith(DROPOUT_MARK):
-        node.type = "Identity"
-        return
-    rate = np.array(text[len(DROPOUT_MARK) :], np.float32)
-    ratio = context.make_const(tf2onnx.utils.make_name(name + "_ratio"), rate).output[0]
-    source, output = node.input[0], node.output[0]
-    shape, dtype = context.get_shape(output), context.get_dtype(output)
-    context.remove_node(name)
-    context.make_node(
-        "Dropout", [source, ratio], name=name, outputs=[output], shapes=[shape], dtypes=[dtype]
-    )
-
-
-class _dropout_passes_transposes:  # noqa: N801 - used as a context manager
-    """Lets tf2onnx move transposes past Dropout, as past any element-wise operation."""
-
-    def __enter__(self) -> None:
-        optimizer = transpose_optimizer.TransposeOptimizer
-        self._before = optimizer._initialize_handlers
-        before = self._before
-
-        def initialize(instance: Any) -> None:
-            before(instance)
-            instance._handler_map["Dropout"] = instance._simple_through_handler
-
-        optimizer._initialize_handlers = initialize
-
-    def __exit__(self, *_: object) -> None:
-        transpose_optimizer.TransposeOptimizer._initialize_handlers = self._before

@@ -11,46 +11,35 @@ from .keras_model import UnsupportedModelError
 from .keras_source import Arrays, Caller, Values
 
 
-class SavedModelSource:
-    """A SavedModel's serving signature, without Keras: its graph is all there is."""
+class GraphSource:
+    """A concrete function without its Keras model: it computes what it does in inference.
 
-    def __init__(self, path: str) -> None:
+    Attributes:
+        description: names, shapes, dtypes and structure of inputs and outputs.
+        functions: the compiled evaluations, which ``evaluation`` keeps here.
+    """
+
+    def __init__(self, function: Any, description: Values, kind: str) -> None:
+        """Takes the function, what it is called with, and what to call it in messages."""
         self.functions: dict[str, Any] = {}
-        self._loaded = tf.saved_model.load(path)  # keeps the variables alive
-        signatures = self._loaded.signatures
-        if not signatures:
-            raise UnsupportedModelError("expected a SavedModel with a serving signature, got none")
-        name = "serving_default" if "serving_default" in signatures else next(iter(signatures))
-        self._function = signatures[name]
-        variables = {id(v): v for v in self._function.graph.variables}
-        # The signature's own variables: those of the loaded object may be other Python objects.
+        self.description = description
+        self._kind = kind
+        self._function = function
+        # The function's own variables: those of a loaded object may be other Python objects.
+        variables = {id(v): v for v in function.graph.variables}
         self._weights = {k: v for k, v in variables.items() if v.dtype.is_floating}
-        self._graph = FrozenGraph(self._function, self._weights)
-        specs = self._function.structured_input_signature[1]
-        by_tensor = {f"{tensor.op.name}:0": tensor for tensor in self._function.inputs}
-        self._inputs = [by_tensor[name] for name in self._graph.inputs]
-        # TensorFlow flattens dicts by their sorted keys.
-        names = dict(zip(self._graph.inputs, sorted(specs), strict=True))
-        outputs = self._function.structured_outputs
-        self.description = {
-            "inputs": [names[tensor] for tensor in self._graph.inputs],
-            "shapes": [list(t.shape[1:]) for t in self._inputs],
-            "dtypes": [t.dtype.name for t in self._inputs],
-            "outputs": sorted(outputs),
-            "output_structure": "single" if len(outputs) == 1 else "dict",
-        }
+        self._graph = FrozenGraph(function, self._weights)
 
-    def export(self) -> tuple[Values, Any, Arrays]:
+    def export(self, precision: str = "float32") -> tuple[Values, Any, Arrays]:
         """Returns what there is to say of the model, its ONNX graph and its weights."""
+        self._refuse_other(precision)
         listed, arrays = [], {}
         trained = {id(v) for v in self._function.graph.trainable_variables}
-        names: set[str] = set()
         for tensor, key in self._graph.weights.items():
             variable = self._weights[key]
             name = variable.name
-            while name in names:
+            while f"weight/{name}" in arrays:
                 name += "#2"
-            names.add(name)
             listed.append({"name": name, "onnx": tensor, "trainable": key in trained})
             arrays[f"weight/{name}"] = variable.numpy()
         values = {
@@ -58,14 +47,13 @@ class SavedModelSource:
             "input_tensors": self._graph.inputs,
             "output_tensors": self._graph.outputs,
             "weights": listed,
-            "only_inference": ["SavedModel: its graph is the one for inference"],
+            "only_inference": [f"{self._kind}: its graph is the one for inference"],
         }
         return values, self._graph.to_onnx(), arrays
 
     def caller(self, precision: str) -> Caller:
         """Returns the graph as a function of the list of its inputs; it knows float32 alone."""
-        if precision != "float32":
-            raise UnsupportedModelError("a SavedModel computes in its own precision")
+        self._refuse_other(precision)
         graph = self._graph
 
         def call(tensors: list[Any]) -> list[Any]:
@@ -76,3 +64,46 @@ class SavedModelSource:
             return list(found)
 
         return call
+
+    def _refuse_other(self, precision: str) -> None:
+        if precision != "float32":
+            raise UnsupportedModelError(f"a {self._kind} computes in its own precision")
+
+
+class SavedModelSource(GraphSource):
+    """A SavedModel's serving signature, without Keras: its graph is all there is."""
+
+    def __init__(self, path: str) -> None:
+        self._loaded = tf.saved_model.load(path)  # keeps the variables alive
+        signatures = self._loaded.signatures
+        if not signatures:
+            raise UnsupportedModelError("expected a SavedModel with a serving signature, got none")
+        name = "serving_default" if "serving_default" in signatures else next(iter(signatures))
+        function = signatures[name]
+        specs = function.structured_input_signature[1]
+        captured = {id(inner) for _, inner in function.graph.captures}
+        inputs = [t for t in function.inputs if id(t) not in captured]
+        outputs = function.structured_outputs
+        description = {
+            "inputs": sorted(specs),  # TensorFlow flattens dicts by their sorted keys
+            "shapes": [list(t.shape[1:]) for t in inputs],
+            "dtypes": [t.dtype.name for t in inputs],
+            "outputs": sorted(outputs),
+            "output_structure": "single" if len(outputs) == 1 else "dict",
+        }
+        refuse_text(description)
+        super().__init__(function, description, "SavedModel")
+
+
+def refuse_text(description: Values) -> None:
+    """Refuses a model with an input of strings.
+
+    Raises:
+        UnsupportedModelError: naming the input.
+    """
+    for name, dtype in zip(description["inputs"], description["dtypes"], strict=True):
+        if dtype == "string":
+            raise UnsupportedModelError(
+                f"input {name!r} takes strings, which torch has no tensors of: convert the part of "
+                "the model that follows its text layers"
+            )

@@ -1,0 +1,107 @@
+"""The way of a conversion: read, export, build, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torchfgsm.comparison import Comparison
+from torchfgsm.converters import verification
+from torchfgsm.converters.annotation import Annotation
+from torchfgsm.converters.batches import batches
+from torchfgsm.converters.building import build
+from torchfgsm.converters.errors import ConversionError, named
+from torchfgsm.converters.exporting import Exporter, exporter
+from torchfgsm.converters.formats import form_of
+from torchfgsm.converters.hints import hints_of
+from torchfgsm.converters.in_memory import exporter_of, is_keras_model
+from torchfgsm.converters.interpreter_check import compare_outputs
+from torchfgsm.converters.model import ConvertedModel
+from torchfgsm.converters.onnx_file import read_onnx
+from torchfgsm.converters.options import Options
+
+
+def convert(source: Path | Any, options: Options) -> tuple[ConvertedModel, Any]:
+    """Returns the torch module of a model file or a Keras model, and its annotated ONNX model.
+
+    Raises:
+        ConversionError: the model cannot be converted, or does not agree with its original.
+        EnvironmentUnavailable: the TensorFlow that it needs cannot be had.
+    """
+    if not isinstance(source, Path):
+        if not is_keras_model(source):
+            raise ConversionError(
+                f"expected a model file or a Keras model, got {type(source).__name__}"
+            )
+        options.refuse_unfit("keras")
+        with exporter_of(source, options) as opened:
+            return _from_tensorflow(opened, options)
+    options.report("reading")
+    form = form_of(source, allow_unsafe=options.allow_unsafe)
+    with named(source):
+        options.refuse_unfit(form)
+    if form == "onnx":
+        return _from_onnx(source, options)
+    with exporter(source.resolve(), options.worker, options) as opened:
+        return _from_tensorflow(opened, options)
+
+
+def _from_onnx(path: Path, options: Options) -> tuple[ConvertedModel, Any]:
+    graph, annotation = read_onnx(path)
+    with named(path):
+        _refuse_other_dtype(annotation, options)
+        options.report("building")
+        model = build(graph, annotation, keep_head=options.keep_head)
+    if options.verify:
+        options.report("verifying")
+        _accept(path, model, verification.verify_with_onnx(model, graph, options.data))
+    return model, graph
+
+
+def _from_tensorflow(source: Exporter, options: Options) -> tuple[ConvertedModel, Any]:
+    graph, annotation = source.export()
+    with named(source.path):
+        options.report("building")
+        model = build(graph, annotation, keep_head=options.keep_head)
+    parts = []
+    if options.verify:
+        parts += _verified(model, graph, source, options)
+    if options.verify_training:
+        from torchfgsm.converters.training_check import verify_training
+
+        options.report("verifying training steps")
+        parts.append(verify_training(model, source))
+    if parts:
+        title = parts[0].title
+        joined = parts[0] if len(parts) == 1 else Comparison.join(title, parts)
+        _accept(source.path, model, joined)
+    return model, graph
+
+
+def _verified(
+    model: ConvertedModel, graph: Any, source: Exporter, options: Options
+) -> list[Comparison]:
+    if source.format == "tflite":  # its interpreter has no gradients
+        options.report("verifying")
+        by_onnx = verification.verify_with_onnx(model, graph, options.data)
+        return [by_onnx, compare_outputs(model, source, options.data)]
+    source.batches = len(batches(model.annotation.inputs, options.data, hints_of(graph)))
+    return [verification.verify_with_tensorflow(model, source, options.data, graph)]
+
+
+def _refuse_other_dtype(annotation: Annotation, options: Options) -> None:
+    wanted = None if options.dtype is None else str(options.dtype).removeprefix("torch.")
+    for port in annotation.inputs:
+        if wanted and port.dtype.startswith("float") and port.dtype != wanted:
+            raise ConversionError(
+                f"expected a model that computes in {wanted}, input {port.name!r} is {port.dtype}: "
+                "leave dtype out and call .double() or .float() on the result"
+            )
+
+
+def _accept(path: Path, model: ConvertedModel, comparison: Comparison) -> None:
+    if not comparison:
+        raise ConversionError(
+            f"{path}: the converted model does not agree with the original\n{comparison.to_text()}"
+        )
+    model.verification = comparison

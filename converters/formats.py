@@ -1,0 +1,78 @@
+"""Which form a model file has, and which TensorFlow reads it."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+from torchfgsm.converters.errors import ConversionError
+
+KERAS_2 = "tensorflow-2.15"
+KERAS_3 = "tensorflow-2.21"
+HDF5 = (".h5", ".hdf5")
+
+
+def form_of(path: Path, *, allow_unsafe: bool = False) -> str:
+    """Returns "onnx", "keras", "saved_model", "frozen_graph" or "tflite".
+
+    Raises:
+        ConversionError: there is no such file, or its suffix and contents are none of these.
+    """
+    if path.suffix == ".onnx":
+        if not path.is_file():
+            raise ConversionError(f"{path}: expected an ONNX file, found no such file")
+        return "onnx"
+    return needs(path, allow_unsafe=allow_unsafe)[1]
+
+
+def needs(path: Path, *, allow_unsafe: bool = False) -> tuple[str, str]:
+    """Returns the environment and the form of a model file that TensorFlow reads.
+
+    Raises:
+        ConversionError: as :func:`form_of`.
+    """
+    if not path.exists():
+        raise ConversionError(f"{path}: expected a model, found no such file or folder")
+    if path.is_dir():
+        return _saved_model(path, allow_unsafe)
+    if path.suffix == ".keras":
+        return (KERAS_2 if _keras_major(path) == 2 else KERAS_3), "keras"
+    if path.suffix in HDF5:
+        return KERAS_2, "keras"
+    if path.suffix == ".pb":
+        if path.name == "saved_model.pb":
+            raise ConversionError(f"{path}: expected a frozen graph; give the SavedModel's folder")
+        return KERAS_3, "frozen_graph"
+    if path.suffix == ".tflite":
+        return KERAS_3, "tflite"
+    raise ConversionError(
+        f"{path}: expected a .keras, .h5, .pb, .tflite or .onnx file or a SavedModel folder, "
+        f"got the suffix {path.suffix!r}"
+    )
+
+
+def _saved_model(path: Path, allow_unsafe: bool) -> tuple[str, str]:
+    if not (path / "saved_model.pb").is_file():
+        raise ConversionError(
+            f"{path}: expected a SavedModel folder, found no saved_model.pb in it"
+        )
+    metadata = path / "keras_metadata.pb"
+    if not metadata.is_file():
+        return KERAS_3, "saved_model"
+    # Keras would run the Python code of a Lambda layer; the graph alone holds what it computes.
+    if not allow_unsafe and b'"class_name": "Lambda"' in metadata.read_bytes():
+        return KERAS_3, "saved_model"
+    return KERAS_2, "keras"
+
+
+def _keras_major(path: Path) -> int:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            version = json.loads(archive.read("metadata.json"))["keras_version"]
+        return int(str(version).split(".")[0])
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+        raise ConversionError(
+            f"{path}: expected a Keras model file (a zip archive with metadata.json), "
+            f"could not read it as one: {error}"
+        ) from error

@@ -1,0 +1,72 @@
+"""Keras models that live in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torchfgsm.converters.errors import ConversionError
+from torchfgsm.converters.exporting import Exporter, exporter
+from torchfgsm.converters.options import Options
+
+_KERAS = ("keras", "tf_keras")
+_OLDEST_TENSORFLOW = (2, 15)
+
+
+def is_keras_model(value: Any) -> bool:
+    """Whether a value is a model of the Keras, Keras 3 or tf_keras that is imported here."""
+    for cls in type(value).__mro__:
+        package = cls.__module__.split(".")[0]
+        if package in _KERAS and cls.__name__ == "Model":
+            return True
+    return False
+
+
+@contextlib.contextmanager
+def exporter_of(model: Any, options: Options) -> Iterator[Exporter]:
+    """Opens what exports a model of this process; the model and the process stay as they are.
+
+    It is exported here where this TensorFlow's own Keras made it and tf2onnx is at hand; otherwise
+    it is saved to a temporary file, which a TensorFlow process of its own reads.
+
+    Raises:
+        ConversionError: the model cannot be saved.
+        EnvironmentUnavailable: the TensorFlow environment cannot be had.
+    """
+    if options.worker is None and _can_export_here(model):
+        from torchfgsm.converters.tensorflow_here import TensorFlowHere
+
+        options.report("tracing the model in this process")
+        with TensorFlowHere(model, options.custom_objects) as here:
+            yield Exporter(here, Path(model.name), "keras", options)
+        return
+    with tempfile.TemporaryDirectory(prefix="torchfgsm-model-") as folder:
+        file = Path(folder) / f"{model.name}.keras"
+        try:
+            model.save(file)
+        except Exception as error:  # whatever a layer's get_config raises
+            text = " ".join(str(error).split())[:300]
+            raise ConversionError(
+                f"model {model.name!r} could not be saved to a .keras file: {text}; with tf2onnx "
+                "installed beside TensorFlow it is converted without one"
+            ) from error
+        with exporter(file, options.worker, options) as source:
+            yield source
+
+
+def _can_export_here(model: Any) -> bool:
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is None or importlib.util.find_spec("tf2onnx") is None:
+        return False
+    version = tuple(int(part) for part in tensorflow.__version__.split(".")[:2])
+    # Keras 3 over another backend, and tf_keras beside Keras 3, are no models of tf.keras.
+    if version < _OLDEST_TENSORFLOW or not isinstance(model, tensorflow.keras.Model):
+        return False
+    keras = sys.modules.get("keras")
+    backend = getattr(getattr(keras, "backend", None), "backend", None)
+    return backend is None or backend() == "tensorflow"

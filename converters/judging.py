@@ -1,0 +1,241 @@
+"""Is a difference between a converted model and its original rounding, or a fault?
+
+Rounding is small, but where a relu lies within rounding of 0 it makes a float32 gradient jump, on
+one side only. So float64 judges: the two sides must agree there, and a float32 gradient may lie as
+far from it as it moves when weights and inputs change by a few times their rounding.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from torchfgsm.comparison import Comparison, Difference, compare
+from torchfgsm.converters.annotation import Array
+from torchfgsm.converters.measuring import is_float
+from torchfgsm.converters.model import ConvertedModel
+from torchfgsm.judgement import compare_to_truth
+
+Arrays = Mapping[str, Array]
+Compute = Callable[[ConvertedModel, str, float], dict[str, Array]]
+"""Takes a module, the inputs' precision and how much noise is put on them, relative to each."""
+
+FACTOR = 4.0
+"""How many times as far from float64 as TensorFlow's float32 the module may be."""
+SLACK = 1e-6
+"""Allowed on top, relative to the largest entry of the example."""
+FLOAT32_TOLERANCE = 1e-5
+"""Relative to the example's largest entry, where two float32 results are compared."""
+FLOAT64_TOLERANCE = 1e-6
+"""The same in float64 for a model of float32; its ONNX file holds constants in float32."""
+EXACT_TOLERANCE = 1e-12
+"""The same for a model that was exported in float64."""
+JUMP = 1e-4
+"""From this distance between TensorFlow's float32 and float64 on, a derivative has jumped."""
+_FLOOR = 1e-4
+"""Gradients below this share of the largest one are compared as if they were that large."""
+_ROUNDING = 2.0**-19
+_DRAWS = 4
+
+
+def judge(
+    model: ConvertedModel,
+    compute: Compute,
+    expected: Arrays,
+    actual: Arrays,
+    truth: Arrays | None,
+    title: str,
+    *,
+    tolerance: float = FLOAT32_TOLERANCE,
+) -> list[Comparison]:
+    """Judges a module's float32 results.
+
+    Args:
+        model: the module.
+        compute: gives the same results of a module.
+        expected: the original's float32 results by name, (N, ...). Those whose name starts with
+            "output" or "logits" are continuous: they have no kinks at which to jump.
+        actual: the module's.
+        truth: the original's results in float64, None where it has none.
+        title: heading of the rows.
+        tolerance: between float32 results, relative to the example's largest entry.
+
+    Returns:
+        The comparison in float32 and, where that needed it, the one in float64.
+    """
+    part = compare_by_truth(expected, actual, truth, title, tolerance)
+    if part:
+        return [part]
+    alike = {n for n, a in expected.items() if n in actual and a.shape == actual[n].shape}
+    unlike = [row for row in part.rows if row.name not in alike]
+    if unlike:
+        sides = [{n: a for n, a in side.items() if n in alike} for side in (expected, actual)]
+        kept = None if truth is None else {n: a for n, a in truth.items() if n in alike}
+        rest = judge(model, compute, sides[0], sides[1], kept, title, tolerance=tolerance)
+        return [Comparison(title, tuple(unlike)), *(rest if alike else [])]
+    return _judge_closely(model, compute, expected, actual, truth or {}, part, tolerance)
+
+
+def _judge_closely(
+    model: ConvertedModel,
+    compute: Compute,
+    expected: Arrays,
+    actual: Arrays,
+    truth: Arrays,
+    part: Comparison,
+    tolerance: float,
+) -> list[Comparison]:
+    """Asks float64, and how far rounding can move things, about a comparison that failed."""
+    title = part.title
+    # Noise on the inputs moves them off a kink and would excuse a wrong derivative there, which
+    # float64 does not.
+    spread = _spread(model, compute, actual, _ROUNDING if truth else 0.0)
+    wide = compute(copy.deepcopy(model).double(), "float64", 0.0)
+    for name in expected.keys() - truth.keys():
+        # The module's own rounding stands for the original's, which is not known.
+        if is_float(actual[name]):
+            rounding = largest(actual[name] - wide[name])
+            limit = JUMP * largest(wide[name])
+            spread[name] = np.maximum(spread.get(name, 0.0), np.minimum(rounding, limit))
+    explained = _explained(expected, actual, truth, spread, title, tolerance)
+    short = {row.name for row in part.failures if row.name in truth}
+    if not short:
+        return [explained]
+    known = {name: wide[name] for name in truth}
+    exact = compare_scaled(truth, known, FLOAT64_TOLERANCE, f"{title}, in float64")
+    exact = replace(exact, rows=tuple(row for row in exact.rows if row.name in short))
+    wrong = {row.name for row in exact.failures}
+    pairs = zip(part.rows, explained.rows, strict=True)
+    rows = [first if first.name in wrong else second for first, second in pairs]
+    return [Comparison(title, tuple(rows)), exact]
+
+
+def compare_by_truth(
+    expected: Arrays,
+    actual: Arrays,
+    truth: Arrays | None,
+    title: str,
+    tolerance: float = FLOAT32_TOLERANCE,
+) -> Comparison:
+    """Compares float32 results per example, by their distance from float64 where that is known.
+
+    Examples on which the original's float32 has jumped away from its float64 are compared in
+    float32: its distance from float64 would excuse anything.
+    """
+    judges, slack = {}, {}
+    for name, array in expected.items():
+        judges[name], slack[name] = array, np.zeros(len(array))
+        if not is_float(array):
+            continue
+        slack[name] = tolerance * largest(array)
+        if truth is None or name not in truth or truth[name].shape != array.shape:
+            continue
+        far = _jumped(array, truth[name])
+        judges[name] = np.where(_column(far, array), array, truth[name])
+        slack[name] = np.where(far, slack[name], SLACK * largest(truth[name]))
+    return compare_to_truth(expected, actual, judges, factor=FACTOR, slack=slack, title=title)
+
+
+def _explained(
+    expected: Arrays,
+    actual: Arrays,
+    truth: Arrays,
+    spread: Arrays,
+    title: str,
+    tolerance: float,
+) -> Comparison:
+    """Compares again, where what can jump may lie as far away as it moves by rounding.
+
+    Where the original's float32 has jumped, the nearer one of its two answers counts.
+    """
+    judges, slack = {}, {}
+    for name, array in expected.items():
+        judges[name] = exact = truth.get(name, array)
+        if is_float(array):
+            nearer = largest(actual[name] - array) < largest(actual[name] - exact)
+            judges[name] = np.where(_column(nearer & _jumped(array, exact), array), array, exact)
+        relative = SLACK if name in spread and name in truth else tolerance * is_float(array)
+        slack[name] = relative * largest(exact) + FACTOR * spread.get(name, 0.0)
+    nearest = {name: array.astype(actual[name].dtype) for name, array in judges.items()}
+    return compare_to_truth(nearest, actual, judges, factor=FACTOR, slack=slack, title=title)
+
+
+def _jumped(array: Array, truth: Array) -> Array:
+    """Tells for each example whether a float32 result is farther from float64 than rounding."""
+    return np.asarray(largest(array - truth) > JUMP * largest(truth))
+
+
+def _spread(
+    model: ConvertedModel, compute: Compute, center: Arrays, noise: float
+) -> dict[str, Array]:
+    """Returns how far what can jump moves when the weights change by rounding, (N,)."""
+    generator = torch.Generator().manual_seed(0)
+    jumping = [name for name in center if not name.startswith(("output ", "logits "))]
+    found = {name: np.zeros(len(center[name])) for name in jumping}
+    for _ in range(_DRAWS):
+        moved = copy.deepcopy(model)
+        with torch.no_grad():
+            for weight in [*moved.weights.parameters(), *moved.weights.buffers()]:
+                draw = 2 * torch.rand(weight.shape, generator=generator, dtype=weight.dtype) - 1
+                weight.mul_(1 + _ROUNDING * draw)
+        arrays = compute(moved, "float32", noise)
+        found = {n: np.maximum(s, largest(arrays[n] - center[n])) for n, s in found.items()}
+    return found
+
+
+def compare_scaled(
+    expected: Arrays, actual: Arrays, tolerance: float, title: str, *, per_example: bool = True
+) -> Comparison:
+    """Compares after dividing by the largest expected entry; whole numbers exactly.
+
+    Args:
+        expected: the reference by name, (N, ...).
+        actual: what to judge.
+        tolerance: allowed distance, as a share of the largest entry.
+        title: heading of the comparison.
+        per_example: take the largest entry of each example, not of the whole array.
+    """
+    gradients = [largest(array).max() for name, array in expected.items() if _is_gradient(name)]
+    floor = _FLOOR * max(gradients, default=0.0)
+    floors = {
+        name: floor * _is_gradient(name) if per_example else largest(array).max()
+        for name, array in expected.items()
+    }
+    scales = {name: _scale(array, floors[name]) for name, array in expected.items()}
+
+    def scaled(name: str, array: Array) -> Array:
+        # Another shape is left to the comparison, which reports it.
+        fits = name in expected and array.shape == expected[name].shape
+        return np.asarray(array / scales[name], array.dtype) if fits and is_float(array) else array
+
+    whole = {name for name, array in expected.items() if not is_float(array)}
+    sides = [{n: scaled(n, a) for n, a in side.items()} for side in (expected, actual)]
+    rows: list[Difference] = []
+    for names, atol in ((whole, 0.0), (set().union(*sides) - whole, tolerance)):
+        kept = [{n: a for n, a in side.items() if n in names} for side in sides]
+        rows += compare(kept[0], kept[1], atol=atol).rows
+    return Comparison(title, tuple(rows))
+
+
+def largest(array: Array) -> Array:
+    """Returns the largest finite absolute entry of each example, (N,)."""
+    rows = array.reshape(len(array), -1).astype(np.float64)
+    return np.asarray(np.abs(np.where(np.isfinite(rows), rows, 0.0)).max(axis=1, initial=0.0))
+
+
+def _is_gradient(name: str) -> bool:
+    return name.startswith("gradient")
+
+
+def _scale(array: Array, floor: float) -> Array:
+    size = np.maximum(largest(array), floor)
+    return _column(np.where(size > 0, size, 1.0), array)
+
+
+def _column(values: Array, array: Array) -> Array:
+    """Returns one value for each example in a shape that broadcasts over the examples."""
+    return values.reshape(-1, *[1] * (array.ndim - 1))
