@@ -54,13 +54,11 @@ class GraphSource:
     def caller(self, precision: str) -> Caller:
         """Returns the graph as a function of the list of its inputs; it knows float32 alone."""
         self._refuse_other(precision)
-        graph = self._graph
+        graph, definition = self._graph, _with_own_gradients(self._graph.constant)
 
         def call(tensors: list[Any]) -> list[Any]:
             inputs = dict(zip(graph.inputs, tensors, strict=True))
-            found = tf.import_graph_def(
-                graph.constant, input_map=inputs, return_elements=graph.outputs
-            )
+            found = tf.import_graph_def(definition, input_map=inputs, return_elements=graph.outputs)
             return list(found)
 
         return call
@@ -93,6 +91,18 @@ class SavedModelSource(GraphSource):
         }
         refuse_text(description)
         super().__init__(function, description, "SavedModel")
+
+
+def _with_own_gradients(graph: Any) -> Any:
+    """Returns a graph whose operations have TensorFlow's own gradients.
+
+    A custom gradient, as that of swish, is a Python function that belongs to the first graph.
+    """
+    result = tf.compat.v1.GraphDef()
+    result.CopyFrom(graph)
+    for node in result.node:
+        node.attr.pop("_gradient_op_type", None)
+    return result
 
 
 def refuse_text(description: Values) -> None:

@@ -41,6 +41,7 @@ class KerasSource:
         self.model = path_or_model
         if not isinstance(path_or_model, tf.keras.Model):
             self.model = load(str(path_or_model), custom_objects, allow_unsafe)
+        _refuse_state(self.model)
         self.functions: dict[str, Any] = {}
         self._twins: dict[str, Any] = {}
         self._lost: list[str] = []
@@ -115,6 +116,15 @@ class KerasSource:
         if precision not in self._twins:
             self._twins[precision] = keras_model.in_precision(self.model, precision)
         return self._twins[precision]
+
+
+def _refuse_state(model: Any) -> None:
+    for layer in keras_model.leaves(model):
+        if getattr(layer, "stateful", False) is True and hasattr(layer, "reset_states"):
+            raise UnsupportedModelError(
+                f"layer {layer.name!r} keeps its state from batch to batch (stateful=True), which "
+                "a converted model does not: build the model with stateful=False"
+            )
 
 
 def _traces(model: Any, description: Values, precision: str) -> Traces:
