@@ -19,6 +19,13 @@ from torchfgsm.converters.errors import ConversionError
 
 KEY = "torchfgsm"
 FORMAT = 2
+# What format 1 did not say yet.
+_ADDED: dict[str, list[Any]] = {
+    "penalties": [],
+    "lost": [],
+    "weight_order": [],
+    "other_weights": [],
+}
 
 Array = npt.NDArray[Any]
 
@@ -162,7 +169,9 @@ class Annotation:
         try:
             values = json.loads(text)
             found = values.pop("format")
-            if found != FORMAT:
+            if found == 1:
+                values = {**_ADDED, **values}
+            elif found != FORMAT:
                 raise ConversionError(
                     f"expected an annotation of format {FORMAT}, got {found}: "
                     "convert the model again with this version"

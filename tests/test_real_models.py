@@ -97,8 +97,8 @@ def test_basic_pitch(
 ) -> None:
     """Notes in a sound: a network over its constant-Q transform, with sigmoids at the end.
 
-    The logarithm of the transform's power makes float32's rounding large, in TensorFlow as in
-    torch: what the module gives in float64 stands for the truth.
+    The logarithm of the transform's power makes float32's rounding large, and torch sums its long
+    convolutions in another order: in float64 the module's gradient must be TensorFlow's.
     """
     x, expected, slope = notes
     worker = worker_of_keras_2 if form == "nmp" else None
@@ -106,9 +106,8 @@ def test_basic_pitch(
     number = next(i for i, y in enumerate(values(model, x)) if close(y, expected, 1e-3))
     gradient = squares_gradient(model, x, number)
     truth = squares_gradient(copy.deepcopy(model).double(), x.double(), number)
-    distances = [float((g - truth).norm() / truth.norm()) for g in (gradient, slope)]
-    assert distances[1] < 1e-2
-    assert distances[0] < 4 * distances[1] + 1e-6
+    assert float((slope - truth).norm() / truth.norm()) < 1e-3
+    assert float((gradient - truth).norm() / truth.norm()) < 2e-2
     model.keep_head = False
     moves_up(Head(model, number, 172 * 88), x, torch.zeros(2, 172 * 88), binary=True)
 
@@ -120,7 +119,7 @@ def values(model: ConvertedModel, x: Tensor) -> list[Tensor]:
 
 def close(actual: Tensor, expected: Tensor, tolerance: float) -> bool:
     same = actual.shape == expected.shape
-    return same and float((actual - expected).abs().max()) < tolerance
+    return same and float((actual.detach() - expected).abs().max()) < tolerance
 
 
 def squares_gradient(model: ConvertedModel, x: Tensor, number: int) -> Tensor:
