@@ -13,6 +13,7 @@ from torchfgsm.converters.assembling import assemble
 from torchfgsm.converters.errors import ConversionError
 from torchfgsm.converters.heads import Head, find_heads
 from torchfgsm.converters.model import ConvertedModel, as_tensor
+from torchfgsm.converters.onnx_constants import fold_whole_numbers
 from torchfgsm.converters.registrations import Converters
 
 
@@ -28,6 +29,7 @@ def build(model: Any, annotation: Annotation, *, keep_head: bool = False) -> Con
     work = copy.deepcopy(model)
     onnx_graph.lift_constant_nodes(work)
     onnx_graph.refuse_unknown(work)
+    fold_whole_numbers(work, {w.tensor for w in annotation.weights})
     heads = find_heads(work, annotation.outputs)
     values = onnx_graph.constants(work)
     missing = [w.name for w in annotation.weights if w.tensor not in values]

@@ -56,7 +56,8 @@ class ConvertedModel(nn.Module):
         self.input_names = tuple(port.name for port in annotation.inputs)
         self.output_names = tuple(port.name for port in annotation.outputs)
         self.lost = annotation.lost
-        self.graph = graph
+        # Not "graph": torch.export makes a GraphModule of this, which has one of its own.
+        self.network = graph
         self.weights = nn.Module()
         self._names = dict(zip(_identifiers(annotation.weights), annotation.weights, strict=True))
         for name, weight in self._names.items():
@@ -95,7 +96,7 @@ class ConvertedModel(nn.Module):
         """Returns the original's outputs and, with the heads cut, the logits; one pass for both."""
         weights = [getattr(self.weights, name) for name in self._names]
         tensors = ordered_inputs(self.annotation.inputs, inputs, _floating_dtype(weights))
-        result = self.graph(*tensors, *weights)
+        result = self.network(*tensors, *weights)
         logits = (result,) if isinstance(result, Tensor) else tuple(result)
         return tuple(h(z) for h, z in zip(self.heads, logits, strict=True)), logits
 

@@ -113,7 +113,7 @@ def lift_constant_nodes(model: Any) -> None:
                 kept.append(node)
             else:
                 graph.initializer.append(numpy_helper.from_array(value, node.output[0]))
-        _replace_nodes(graph, kept)
+        replace_nodes(graph, kept)
 
 
 def _constant_value(node: Any) -> npt.NDArray[Any] | None:
@@ -139,7 +139,7 @@ def remove_dead(model: Any) -> None:
         if needed.intersection(node.output):
             needed.update(onnx_subgraphs.uses(node))
             kept.append(node)
-    _replace_nodes(model.graph, kept[::-1])
+    replace_nodes(model.graph, kept[::-1])
     initializers = [t for t in model.graph.initializer if t.name in needed]
     del model.graph.initializer[:]
     model.graph.initializer.extend(initializers)
@@ -194,7 +194,7 @@ def fold_layout(model: Any, weight: str, shape: tuple[int, ...]) -> tuple[str, L
         steps.append(step)
         shape = tuple(shape[i] for i in argument) if kind == "transpose" else argument
         first, *others = (node.output[0] for node in following)
-        _replace_nodes(model.graph, [n for n in model.graph.node if n not in following])
+        replace_nodes(model.graph, [n for n in model.graph.node if n not in following])
         _merge(model, others, first)
         current = first
     return current, tuple(steps)
@@ -265,7 +265,8 @@ def _dims(info: Any) -> Any:
     return info.type.tensor_type.shape.dim
 
 
-def _replace_nodes(graph: Any, nodes: list[Any]) -> None:
+def replace_nodes(graph: Any, nodes: list[Any]) -> None:
+    """Makes these the graph's only nodes."""
     copies = [_copy(node) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)

@@ -135,7 +135,7 @@ def test_planted_faults_are_caught_without_tensorflow(tmp_path: Path) -> None:
     model = load(saved(graph, tmp_path))
     for fault in (lambda x: x.flip(1), _ScaledGradient.apply):
         broken = copy.deepcopy(model)
-        broken.graph = _Fault(broken.graph, fault)
+        broken.network = _Fault(broken.network, fault)
         assert not verify_with_onnx(broken, graph, None)
     with torch.no_grad():
         model.get_parameter("weights.offset")[0] *= 1.001

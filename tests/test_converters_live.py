@@ -323,10 +323,10 @@ def test_planted_faults_are_caught(zoo: Zoo) -> None:
         faults = {"swap": lambda x: x.flip(-1), "gradient": _ScaledGradient.apply}
         for fault in faults.values():
             model = zoo.load("batch_norms")
-            model.graph = _Fault(model.graph, fault)
+            model.network = _Fault(model.network, fault)
             assert not check(model)
         model = zoo.load("batch_norms")
-        model.graph = _Fault(model.graph, _Jump.apply)
+        model.network = _Fault(model.network, _Jump.apply)
         assert not check(model)
         model = zoo.load("batch_norms")
         with torch.no_grad():

@@ -60,7 +60,7 @@ class Judged:
         graph.graph.initializer.append(numpy_helper.from_array(second, "second"))
         self.model = module_of(graph)
         if fault is not None:
-            self.model.graph = _Fault(self.model.graph, fault)
+            self.model.network = _Fault(self.model.network, fault)
         self.question = Question.about(self.model, {"x": single(x)})
         self.actual = self.compute(self.model, "float32")
         self.truth = self.compute(copy.deepcopy(self.model).double(), "float64")

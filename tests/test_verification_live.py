@@ -107,7 +107,7 @@ def test_faults_of_inference_are_caught(case: Callable[..., Case]) -> None:
 
     def broken(**fault: Any) -> set[str]:
         model = copy.deepcopy(image.model)
-        model.graph = _Fault(model.graph, **fault)
+        model.network = _Fault(model.network, **fault)
         return _failed(image.verify(model))
 
     assert broken(behind=lambda y: (y[0].softmax(-1),)) >= {"output", "logits"}
@@ -192,7 +192,7 @@ def _found(model: ConvertedModel, part: str) -> str:
 
 def _untie(model: ConvertedModel, name: str) -> None:
     """Lets one of the two uses of a weight take a copy that does not train."""
-    graph: Any = model.graph
+    graph: Any = model.network
     weights = [weight.tensor for weight in model.annotation.weights]
     place = len(model.input_names) + weights.index(model._names[name].tensor)
     node = [n for n in graph.graph.nodes if n.op == "placeholder"][place]
@@ -210,7 +210,7 @@ def test_heads_behind_a_transpose_and_outputs_without_an_input(case: Callable[..
     names = {row.name for row in result.rows}
     assert any("gradient unused" in name for name in names)
     model = copy.deepcopy(axes.model)
-    model.graph = _SecondInputLost(model.graph)
+    model.network = _SecondInputLost(model.network)
     assert not axes.verify(model)
 
 
@@ -242,7 +242,7 @@ def test_without_float64_the_verdict_says_so(case: Callable[..., Case]) -> None:
     assert result, result.to_text()
     assert "in float32 alone" in result.title
     model = copy.deepcopy(volume.model)
-    model.graph = _Fault(model.graph, before=_ScaledGradient.apply)
+    model.network = _Fault(model.network, before=_ScaledGradient.apply)
     assert _failed(volume.verify(model)) == {"gradient"}
     trained = verify_training(volume.model, volume.exporter)
     assert trained, trained.to_text()

@@ -12,7 +12,9 @@ import tensorflow as tf
 
 from .keras_model import UnsupportedModelError, input_structure
 
-_UNKNOWN = re.compile(r"(?:Could not locate|Unknown) (\w+):? '([^']+)'")
+_UNKNOWN = re.compile(
+    r"(?:Could not locate|Unknown|Cannot deserialize) (\w+)(?: of type|:)? ['`]([^'`]+)['`]"
+)
 
 
 def load(

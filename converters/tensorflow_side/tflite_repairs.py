@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import tf2onnx
 from tf2onnx import optimizer
 from tf2onnx.handler import tf_op
 
@@ -32,6 +31,8 @@ def weights_apart() -> Iterator[None]:
 @contextlib.contextmanager
 def biases_kept() -> Iterator[None]:
     """Keeps the bias of a dense layer whose input is an image: tf2onnx flattens it and drops it."""
+    import tf2onnx.tflite_handlers
+
     handlers = tf_op.get_opsets()["com.google.tensorflow"][0]
     before = handlers[_DENSE]
     convert, settings = before
