@@ -11,7 +11,6 @@ Runs with Keras 2.15 and Keras 3. Its own handlers:
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,9 @@ import tensorflow as tf
 
 # Loaded by its path alone; last, so that nothing of TensorFlow's is shadowed.
 sys.path.append(str(Path(__file__).resolve().parent))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "converters"))
 
+import export_worker  # type: ignore[import-not-found]
 from conversion_zoo import (  # type: ignore[import-not-found]
     activations,
     applications,
@@ -131,15 +132,4 @@ def _inputs(model: Any) -> Any:
     return model.inputs
 
 
-def _handlers_of_export_worker() -> dict[str, Any]:
-    script = Path(__file__).resolve().parents[1] / "converters" / "export_worker.py"
-    spec = importlib.util.spec_from_file_location("export_worker", script)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"expected the export worker at {script}")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    handlers: dict[str, Any] = module.HANDLERS
-    return handlers
-
-
-HANDLERS = {**_handlers_of_export_worker(), "models": models, "build": build}
+HANDLERS = {**export_worker.HANDLERS, "models": models, "build": build}

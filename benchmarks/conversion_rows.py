@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import fcntl
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.rows import merge
 from torchfgsm import __version__
 
 # In the order in which they run: what the .keras file leaves behind serves the ONNX file's.
@@ -89,40 +88,12 @@ def torch_side_versions() -> dict[str, str]:
     return {name: version(name) for name in ("onnx", "onnx2torch", "torch")}
 
 
-def read(path: Path) -> Rows:
-    """The rows of a file, none where there is no file."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def write(path: Path, rows: Iterable[Row]) -> None:
     """Adds rows to a file; one of the same model, Keras and route takes the old one's place.
 
     Runs of the two Keras versions may write into one file at the same time.
     """
-    new = ({name: _text(value) for name, value in vars(row).items()} for row in rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", newline="", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
-        kept = {_key(row): row for row in csv.DictReader(file)}
-        kept.update((_key(row), row) for row in new)
-        file.truncate(0)
-        writer = csv.DictWriter(file, _NAMES, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(kept.values())
-
-
-def _key(row: dict[str, str]) -> tuple[str, ...]:
-    return tuple(row[name] for name in _KEY)
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    merge(path, map(vars, rows), _NAMES, _KEY, digits=3)
 
 
 def cover(rows: Rows) -> Rows:

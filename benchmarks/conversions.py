@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"expected routes out of {ROUTES} and keras out of 2,3")
     if not (options.from_csv or options.check):
         measure(options)
-    text = page(conversion_rows.read(options.out), rows.read(SPEED_CSV))
+    text = page(rows.read(options.out), rows.read(SPEED_CSV))
     if options.check:
         if options.page.read_text(encoding="utf-8") == text:
             return 0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import fcntl
 import functools
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -122,21 +123,44 @@ def write(path: Path, rows: Iterable[Row]) -> None:
 
     The key is everything but the measurements: provider, case, device and versions.
     """
-    kept = {_key(row): row for row in read(path)}
-    new = ({name: _text(value) for name, value in vars(row).items()} for row in rows)
-    kept.update((_key(row), row) for row in new)
+    merge(path, map(vars, rows), _NAMES, _KEY, digits=5)
+
+
+def merge(
+    path: Path,
+    rows: Iterable[Mapping[str, object]],
+    names: Sequence[str],
+    key: Sequence[str],
+    *,
+    digits: int,
+) -> None:
+    """Adds rows to a CSV file, also while others do; one of an old row's key takes its place.
+
+    Args:
+        path: The file; it is made where there is none.
+        rows: Values by name.
+        names: The columns.
+        key: The columns that say what was measured.
+        digits: Significant digits of floats.
+    """
+
+    def key_of(row: Mapping[str, str]) -> tuple[str, ...]:
+        return tuple(row[name] for name in key)
+
+    new = [{name: _text(value, digits) for name, value in row.items()} for row in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, _NAMES, lineterminator="\n")
+    with path.open("a+", newline="", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        kept = {key_of(row): row for row in csv.DictReader(file)}
+        kept.update((key_of(row), row) for row in new)
+        file.truncate(0)
+        writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(kept.values())
 
 
-def _key(row: dict[str, str]) -> tuple[str, ...]:
-    return tuple(row[name] for name in _KEY)
-
-
-def _text(value: object) -> str:
+def _text(value: object, digits: int) -> str:
     if value is None:
         return ""
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)

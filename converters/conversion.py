@@ -8,12 +8,10 @@ from typing import Any
 from torchfgsm.comparison import Comparison
 from torchfgsm.converters import verification
 from torchfgsm.converters.annotation import Annotation
-from torchfgsm.converters.batches import batches
 from torchfgsm.converters.building import build
 from torchfgsm.converters.errors import ConversionError, named
 from torchfgsm.converters.exporting import Exporter, exporter
 from torchfgsm.converters.formats import form_of
-from torchfgsm.converters.hints import hints_of
 from torchfgsm.converters.in_memory import exporter_of, is_keras_model
 from torchfgsm.converters.interpreter_check import compare_outputs
 from torchfgsm.converters.model import ConvertedModel
@@ -85,7 +83,6 @@ def _verified(
         options.report("verifying")
         by_onnx = verification.verify_with_onnx(model, graph, options.data)
         return [by_onnx, compare_outputs(model, source, options.data)]
-    source.batches = len(batches(model.annotation.inputs, options.data, hints_of(graph)))
     return [verification.verify_with_tensorflow(model, source, options.data, graph)]
 
 

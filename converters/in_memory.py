@@ -42,8 +42,8 @@ def exporter_of(model: Any, options: Options) -> Iterator[Exporter]:
         from torchfgsm.converters.tensorflow_here import TensorFlowHere
 
         options.report("tracing the model in this process")
-        with TensorFlowHere(model, options.custom_objects) as here:
-            yield Exporter(here, Path(model.name), "keras", options)
+        here = TensorFlowHere(model, options.custom_objects)
+        yield Exporter(here, Path(model.name), "keras", options)
         return
     with tempfile.TemporaryDirectory(prefix="torchfgsm-model-") as folder:
         file = Path(folder) / f"{model.name}.keras"

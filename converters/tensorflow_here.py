@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any
 
 from torchfgsm.converters.annotation import Array
@@ -40,15 +39,3 @@ class TensorFlowHere:
             return Reply(*self._handlers[method](params, dict(arrays)))
         except Exception as error:  # as a worker reports it
             raise WorkerError(type(error).__name__, str(error)) from error
-
-    def __enter__(self) -> TensorFlowHere:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._session = None  # type: ignore[assignment]
-        self._handlers = {}

@@ -50,7 +50,9 @@ def verify_with_tensorflow(
     run = None if graph is None else runner(graph, model.annotation)
     hints = None if graph is None else hints_of(graph)
     parts: list[Comparison] = []
-    for title, batch in batches(model.annotation.inputs, data, hints).items():
+    found = batches(model.annotation.inputs, data, hints)
+    exporter.batches = len(found)
+    for title, batch in found.items():
         question = Question.about(model, batch)
         actual = measure(model, question)
         if precision_of(model) == "float64":

@@ -3,16 +3,19 @@
 One process can so build, convert and judge. Runs with Keras 2.15 and Keras 3. Handlers:
 
     build(kind, path, seed) -> the model, with random weights, is saved at path.
-    train(path, rate, momentum_steps; input/<name>, y) -> arrays "weight/<name>", "gradient/<name>":
+    descend(path, rate; input/<name>, y) -> arrays "weight/<name>", "gradient/<name>":
         gradients of the mean cross-entropy in training mode and weights after one SGD step.
     and look, export, evaluate of torchfgsm/converters/export_worker.py
 """
 
 from __future__ import annotations
 
-import importlib.util
 import pathlib
+import sys
 
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "converters"))
+
+import export_worker
 import numpy as np
 import tensorflow as tf
 
@@ -191,7 +194,7 @@ def build(params, arrays):
     return {"parameters": sum(int(np.prod(w.shape)) for w in model.trainable_weights)}, {}
 
 
-def train(params, arrays):
+def descend(params, arrays):
     """Makes one step of gradient descent in training mode."""
     model = tf.keras.models.load_model(params["path"], compile=False)
     x = [tf.constant(value) for name, value in arrays.items() if name.startswith("input/")]
@@ -210,13 +213,4 @@ def train(params, arrays):
     return {"loss": float(loss)}, result
 
 
-def _handlers_of_export_worker():
-    root = pathlib.Path(__file__).resolve().parents[1]
-    script = root / "converters" / "export_worker.py"
-    spec = importlib.util.spec_from_file_location("export_worker", script)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.HANDLERS
-
-
-HANDLERS = {**_handlers_of_export_worker(), "build": build, "train": train}
+HANDLERS = {**export_worker.HANDLERS, "build": build, "descend": descend}

@@ -12,10 +12,12 @@ Runs with Keras 2.15 and Keras 3. Handlers:
 
 from __future__ import annotations
 
-import importlib.util
 import pathlib
 import sys
 
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "converters"))
+
+import export_worker
 import numpy as np
 import tensorflow as tf
 
@@ -263,7 +265,7 @@ def export_model(params, arrays):
     model = _built(params["kind"])
     before = _calls(model)
     source = sys.modules["tensorflow_side.keras_source"].KerasSource(model)
-    session = EXPORT_WORKER.HANDLERS["export"].__self__
+    session = export_worker.HANDLERS["export"].__self__
     values, arrays = session.export_source(source, params.get("precision", "float32"))
     after = _calls(model)
     left = [name for name, call in before.items() if after[name] is not call]
@@ -301,18 +303,8 @@ def weights(params, arrays):
     return {}, {f"weight/{i}": np.asarray(array) for i, array in enumerate(found)}
 
 
-def _export_worker():
-    root = pathlib.Path(__file__).resolve().parents[1]
-    script = root / "converters" / "export_worker.py"
-    spec = importlib.util.spec_from_file_location("export_worker", script)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-EXPORT_WORKER = _export_worker()
 HANDLERS = {
-    **EXPORT_WORKER.HANDLERS,
+    **export_worker.HANDLERS,
     "export_model": export_model,
     "losses": losses,
     "moved": moved,

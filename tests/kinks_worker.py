@@ -10,9 +10,12 @@ Runs with Keras 2.15 and Keras 3. Handlers:
 
 from __future__ import annotations
 
-import importlib.util
 import pathlib
+import sys
 
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "converters"))
+
+import export_worker
 import numpy as np
 import tensorflow as tf
 
@@ -193,13 +196,4 @@ def differentiate(params, arrays):
     return {}, {"y": y.numpy(), "gradient": gradient.numpy()}
 
 
-def _handlers_of_export_worker():
-    root = pathlib.Path(__file__).resolve().parents[1]
-    script = root / "converters" / "export_worker.py"
-    spec = importlib.util.spec_from_file_location("export_worker", script)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.HANDLERS
-
-
-HANDLERS = {**_handlers_of_export_worker(), "build": build, "differentiate": differentiate}
+HANDLERS = {**export_worker.HANDLERS, "build": build, "differentiate": differentiate}

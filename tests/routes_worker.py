@@ -9,18 +9,16 @@ and look, export, evaluate, train, outputs of torchfgsm/converters/export_worker
 
 from __future__ import annotations
 
-import importlib.util
 import pathlib
+import sys
 
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "converters"))
+
+import export_worker
 import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-_SCRIPT = pathlib.Path(__file__).resolve().parent.parent / "converters" / "export_worker.py"
-_spec = importlib.util.spec_from_file_location("export_worker", _SCRIPT)
-_export_worker = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_export_worker)
 
 layers = tf.keras.layers
 KERAS_3 = not keras.__version__.startswith("2")
@@ -194,7 +192,7 @@ def _state(model):
 
 
 HANDLERS = {
-    **_export_worker.HANDLERS,
+    **export_worker.HANDLERS,
     "build": build,
     "predict": predict,
     "in_memory": in_memory,

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks import conversion_rows, conversions
+from benchmarks import conversion_rows, conversions, rows
 from benchmarks.conversion_runs import ENVIRONMENTS, Bench
 from torchfgsm.originals.environment import EnvironmentUnavailable, python_for
 
 pytestmark = pytest.mark.live
-RECORDED = conversion_rows.read(conversions.CSV)
+RECORDED = rows.read(conversions.CSV)
 
 
 @pytest.fixture(scope="module", params=["2", "3"])

@@ -13,7 +13,7 @@ from benchmarks.conversion_page import page
 from benchmarks.conversion_rows import Row
 from benchmarks.conversion_runs import Steps
 from benchmarks.conversion_twins import CNN, TWINS
-from benchmarks.rows import read as read_speed
+from benchmarks.rows import read
 
 OK = Row(
     model="cnn",
@@ -34,7 +34,7 @@ REFUSED = dataclasses.replace(
 
 
 def recorded() -> conversion_rows.Rows:
-    return conversion_rows.read(conversions.CSV)
+    return read(conversions.CSV)
 
 
 def test_the_page_is_that_of_the_rows(capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,7 +81,7 @@ def test_a_rerun_replaces_the_rows_of_its_models(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     conversion_rows.write(file, [OK, REFUSED])
     conversion_rows.write(file, [dataclasses.replace(REFUSED, verdict="ok", torch="2.15")])
-    found = conversion_rows.read(file)
+    found = read(file)
     assert [(row["route"], row["verdict"], row["torch"]) for row in found] == [
         ("keras", "ok", "2.14"),
         ("h5", "ok", "2.15"),
@@ -111,7 +111,7 @@ def test_the_page_counts_and_gives_reasons(tmp_path: Path) -> None:
     unsaved = dataclasses.replace(OK, route="tflite", verdict="not saved", reason="no kernel")
     untrained = dataclasses.replace(OK, model="mlp", training="the mean is 1e-3 away")
     conversion_rows.write(file, [OK, REFUSED, unsaved, untrained])
-    lines = page(conversion_rows.read(file), []).splitlines()
+    lines = page(read(file), []).splitlines()
     assert "| .keras | 2 of 2 |" in lines
     assert "| .h5 | 0 of 1 |" in lines
     assert "| .tflite | 0 of 0 (1 Keras cannot save) |" in lines
@@ -131,7 +131,7 @@ def test_steps_share_the_time_of_a_conversion(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_speed_was_measured_of_results_that_agree() -> None:
-    rows = read_speed(conversions.SPEED_CSV)
+    rows = read(conversions.SPEED_CSV)
     assert {row["status"] for row in rows} == {"ok"}
     assert {row["provider"] for row in rows} >= {"by hand", "torchfgsm", "TensorFlow"}
 

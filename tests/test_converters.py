@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnx2torch")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from planted_faults import Fault, ScaledGradient  # noqa: E402
 
 from torchfgsm.converters import ConversionError, load, onnx_graph  # noqa: E402
 from torchfgsm.converters.annotation import Annotation, Port, Weight  # noqa: E402
@@ -111,31 +111,12 @@ def test_without_onnxruntime_the_reference_evaluator_judges(
     assert any("output y" in row.name for row in model.verification.rows)
 
 
-class _Fault(nn.Module):
-    def __init__(self, graph: nn.Module, fault: Any) -> None:
-        super().__init__()
-        self.graph, self.fault = graph, fault
-
-    def forward(self, x: Tensor, *weights: Tensor) -> Any:
-        return self.graph(self.fault(x), *weights)
-
-
-class _ScaledGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return gradients[0] * (1 + 1e-4)
-
-
 def test_planted_faults_are_caught_without_tensorflow(tmp_path: Path) -> None:
     graph = classifier()
     model = load(saved(graph, tmp_path))
-    for fault in (lambda x: x.flip(1), _ScaledGradient.apply):
+    for fault in (lambda x: x.flip(1), ScaledGradient.apply):
         broken = copy.deepcopy(model)
-        broken.network = _Fault(broken.network, fault)
+        broken.network = Fault(broken.network, fault)
         assert not verify_with_onnx(broken, graph, None)
     with torch.no_grad():
         model.get_parameter("weights.offset")[0] *= 1.001

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from planted_faults import Fault, ScaledGradient, ScaledInFloat32
+from torch import nn
 
 from torchfgsm.comparison import compare
 from torchfgsm.converters import ConversionError, ConvertedModel, export_onnx, load
@@ -138,7 +139,7 @@ def test_one_training_step_equals_keras(zoo: Zoo, kind: str) -> None:
     shape = (6, 6, 2) if kind == "shared" else (8, 8, 3)
     x, y = random.random((16, *shape), dtype=np.float32), random.integers(3, size=16)
     arrays: dict[str, Any] = {"input/image": x, "y": y}
-    reply = zoo.worker.call("train", arrays, path=str(zoo.build(kind)), rate=0.1)
+    reply = zoo.worker.call("descend", arrays, path=str(zoo.build(kind)), rate=0.1)
 
     loss = F.cross_entropy(model(torch.from_numpy(x)), torch.from_numpy(y))
     weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
@@ -167,7 +168,7 @@ def test_parameter_gradients_carry_keras_names_and_layouts(zoo: Zoo) -> None:
     random = np.random.default_rng(4)
     x, y = random.random((4, 6, 6, 2), dtype=np.float32), random.integers(3, size=4)
     arrays: dict[str, Any] = {"input/image": x, "y": y}
-    reply = zoo.worker.call("train", arrays, path=str(zoo.build("shared")), rate=0.0)
+    reply = zoo.worker.call("descend", arrays, path=str(zoo.build("shared")), rate=0.0)
     theirs = {n[9:]: a for n, a in reply.arrays.items() if n.startswith("gradient/")}
 
     loss = F.cross_entropy(model(torch.from_numpy(x)), torch.from_numpy(y))
@@ -277,40 +278,6 @@ def test_the_users_data_are_compared_too(zoo: Zoo) -> None:
             load(path, worker=zoo.worker, data=wrong)
 
 
-class _Fault(nn.Module):
-    """A graph whose inputs pass through a faulty function first."""
-
-    def __init__(self, graph: nn.Module, fault: Any) -> None:
-        super().__init__()
-        self.graph, self.fault = graph, fault
-
-    def forward(self, x: Tensor, *weights: Tensor) -> Any:
-        return self.graph(self.fault(x), *weights)
-
-
-class _Jump(torch.autograd.Function):
-    """A gradient that is off in float32 alone, by more than rounding explains."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        single = gradients[0].dtype == torch.float32
-        return gradients[0] * (1 + 1e-3) if single else gradients[0].clone()
-
-
-class _ScaledGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return gradients[0] * (1 + 1e-4)
-
-
 def test_planted_faults_are_caught(zoo: Zoo) -> None:
     path = zoo.build("batch_norms")
     with exporter(path, zoo.worker) as source:
@@ -320,13 +287,13 @@ def test_planted_faults_are_caught(zoo: Zoo) -> None:
             return verify_with_tensorflow(model, source, None)
 
         assert check(zoo.load("batch_norms"))
-        faults = {"swap": lambda x: x.flip(-1), "gradient": _ScaledGradient.apply}
+        faults = {"swap": lambda x: x.flip(-1), "gradient": ScaledGradient.apply}
         for fault in faults.values():
             model = zoo.load("batch_norms")
-            model.network = _Fault(model.network, fault)
+            model.network = Fault(model.network, fault)
             assert not check(model)
         model = zoo.load("batch_norms")
-        model.network = _Fault(model.network, _Jump.apply)
+        model.network = Fault(model.network, ScaledInFloat32.apply)
         assert not check(model)
         model = zoo.load("batch_norms")
         with torch.no_grad():

@@ -3,47 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor, nn
 
 pytest.importorskip("onnx2torch")
 
 from onnx import helper, numpy_helper
 from onnx_models import FLOAT, dense, module_of, single
+from planted_faults import Fault, ScaledInFloat32
 
 from torchfgsm.comparison import Comparison
 from torchfgsm.converters import ConvertedModel
 from torchfgsm.converters.judging import judge
 from torchfgsm.converters.measuring import Question, measure
-
-
-class _Fault(nn.Module):
-    """A graph whose inputs pass through a faulty function first."""
-
-    def __init__(self, graph: nn.Module, fault: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.graph, self.fault = graph, fault
-
-    def forward(self, x: Tensor, *weights: Tensor) -> Any:
-        return self.graph(self.fault(x), *weights)
-
-
-class _ScaledInFloat32(torch.autograd.Function):
-    """A gradient that is wrong in float32 alone."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (gradient,) = gradients
-        return gradient * (1.001 if gradient.dtype == torch.float32 else 1)
 
 
 class Judged:
@@ -60,7 +34,7 @@ class Judged:
         graph.graph.initializer.append(numpy_helper.from_array(second, "second"))
         self.model = module_of(graph)
         if fault is not None:
-            self.model.network = _Fault(self.model.network, fault)
+            self.model.network = Fault(self.model.network, fault)
         self.question = Question.about(self.model, {"x": single(x)})
         self.actual = self.compute(self.model, "float32")
         self.truth = self.compute(copy.deepcopy(self.model).double(), "float64")
@@ -93,7 +67,7 @@ def test_a_jump_of_the_original_alone_is_no_fault() -> None:
     verdict = case.verdict(case.truth)
     assert verdict, verdict.to_text()
     # But it does not excuse a module that is off as far.
-    faulty = Judged([[0.2], [0.05]], _ScaledInFloat32.apply)
+    faulty = Judged([[0.2], [0.05]], ScaledInFloat32.apply)
     faulty.expected["gradient x"][0] *= 1.02
     assert not faulty.verdict(faulty.truth)
 
@@ -109,6 +83,6 @@ def test_a_wrong_gradient_is_a_fault_in_float64_too(x: list[list[float]]) -> Non
 
 
 def test_a_fault_of_float32_alone_is_not_taken_for_rounding() -> None:
-    case = Judged([[0.2], [0.05]], _ScaledInFloat32.apply)
+    case = Judged([[0.2], [0.05]], ScaledInFloat32.apply)
     assert not case.verdict(case.truth)
     assert not case.verdict(None)

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 pytest.importorskip("onnx2torch")
 
+from planted_faults import Fault, ScaledGradient
+
 from torchfgsm.comparison import Comparison
 from torchfgsm.converters import ConversionError, ConvertedModel
 from torchfgsm.converters.building import build
@@ -66,28 +68,6 @@ def case(
     worker.close()
 
 
-class _Fault(nn.Module):
-    """A graph with faults before and behind it."""
-
-    def __init__(self, graph: nn.Module, before: Any = None, behind: Any = None) -> None:
-        super().__init__()
-        self.graph, self.before, self.behind = graph, before, behind
-
-    def forward(self, x: Tensor, *weights: Tensor) -> Any:
-        y = self.graph(x if self.before is None else self.before(x), *weights)
-        return y if self.behind is None else self.behind(y)
-
-
-class _ScaledGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return gradients[0] * (1 + 1e-4)
-
-
 def _failed(comparison: Comparison) -> set[str]:
     """Returns the kinds of arrays that failed: output, logits, gradient."""
     return {row.name.split(": ", 1)[1].split()[0] for row in comparison.failures}
@@ -107,7 +87,7 @@ def test_faults_of_inference_are_caught(case: Callable[..., Case]) -> None:
 
     def broken(**fault: Any) -> set[str]:
         model = copy.deepcopy(image.model)
-        model.network = _Fault(model.network, **fault)
+        model.network = Fault(model.network, **fault)
         return _failed(image.verify(model))
 
     assert broken(behind=lambda y: (y[0].softmax(-1),)) >= {"output", "logits"}
@@ -242,7 +222,7 @@ def test_without_float64_the_verdict_says_so(case: Callable[..., Case]) -> None:
     assert result, result.to_text()
     assert "in float32 alone" in result.title
     model = copy.deepcopy(volume.model)
-    model.network = _Fault(model.network, before=_ScaledGradient.apply)
+    model.network = Fault(model.network, before=ScaledGradient.apply)
     assert _failed(volume.verify(model)) == {"gradient"}
     trained = verify_training(volume.model, volume.exporter)
     assert trained, trained.to_text()

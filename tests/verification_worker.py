@@ -9,9 +9,12 @@ Runs with Keras 2.15 and Keras 3. Handlers:
 
 from __future__ import annotations
 
-import importlib.util
 import pathlib
+import sys
 
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "converters"))
+
+import export_worker
 import numpy as np
 import tensorflow as tf
 
@@ -97,18 +100,8 @@ def build(params, arrays):
 
 def weights(params, arrays):
     """Returns the weights of the model that was exported last."""
-    source = _EXPORT.HANDLERS["evaluate"].__self__._source
+    source = export_worker.HANDLERS["evaluate"].__self__._source
     return {}, {str(i): np.asarray(w) for i, w in enumerate(source.model.get_weights())}
 
 
-def _export_worker():
-    root = pathlib.Path(__file__).resolve().parents[1]
-    script = root / "converters" / "export_worker.py"
-    spec = importlib.util.spec_from_file_location("export_worker", script)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-_EXPORT = _export_worker()
-HANDLERS = {**_EXPORT.HANDLERS, "build": build, "weights": weights}
+HANDLERS = {**export_worker.HANDLERS, "build": build, "weights": weights}

@@ -43,9 +43,7 @@ class Convolution(nn.Module):
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Convolves ``x`` (N, C, ...) with ``weight`` (O, C / groups, ...)."""
         rank = weight.dim() - 2
-        strides = list(self.strides or [1] * rank)
-        dilations = list(self.dilations or [1] * rank)
-        extents = [(k - 1) * d + 1 for k, d in zip(weight.shape[2:], dilations, strict=True)]
+        strides, dilations, extents = window(weight, self.strides, self.dilations)
         pads = explicit(self.pads or [0] * 2 * rank, x.shape[2:], extents, strides)
         inside: Sequence[int] | int = 0
         if list(pads[:rank]) == list(pads[rank:]):
@@ -168,6 +166,16 @@ def global_maximum(x: Tensor) -> Tensor:
 def global_average(x: Tensor) -> Tensor:
     """Returns the means (N, C, 1, ...)."""
     return torch.mean(x, dim=tuple(range(2, x.dim())), keepdim=True)
+
+
+def window(
+    weight: Tensor, strides: Sequence[int] | None, dilations: Sequence[int] | None
+) -> tuple[list[int], list[int], list[int]]:
+    """Returns a convolution's strides and dilations, None for 1, and how far its window reaches."""
+    sizes = weight.shape[2:]
+    strides = list(strides or [1] * len(sizes))
+    dilations = list(dilations or [1] * len(sizes))
+    return strides, dilations, [(k - 1) * d + 1 for k, d in zip(sizes, dilations, strict=True)]
 
 
 def torch_padding(pads: Sequence[int]) -> list[int]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchfgsm.converters.ops.convolution import Pads, padding_of, torch_padding
+from torchfgsm.converters.ops.convolution import Pads, padding_of, torch_padding, window
 from torchfgsm.converters.ops.registry import Build, Built
 
 _TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -42,9 +42,7 @@ class TransposedConvolution(nn.Module):
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Takes ``x`` (N, C, ...) and ``weight`` (C, O / groups, ...)."""
         rank = weight.dim() - 2
-        strides = list(self.strides or [1] * rank)
-        dilations = list(self.dilations or [1] * rank)
-        extents = [(k - 1) * d + 1 for k, d in zip(weight.shape[2:], dilations, strict=True)]
+        strides, dilations, extents = window(weight, self.strides, self.dilations)
         full = [s * (n - 1) + e for n, s, e in zip(x.shape[2:], strides, extents, strict=True)]
         begins, ends = self._cuts(x.shape[2:], full, strides)
         transposed, groups = _TRANSPOSED[rank], self.groups
