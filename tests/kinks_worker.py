@@ -43,6 +43,10 @@ OPERATIONS = {
     "power 1": lambda x: tf.pow(x, 1.0),
     "round": lambda x: tf.round(x) * x,
     "sqrt": lambda x: tf.sqrt(tf.abs(x)),
+    "sqrt of a maximum": lambda x: tf.sqrt(tf.maximum(tf.square(x), 1e-6)),
+    "maximum of sqrt": lambda x: tf.maximum(tf.sqrt(tf.square(x)), 1e-3),
+    "minimum of rsqrt": lambda x: tf.minimum(tf.math.rsqrt(tf.square(x)), 1e3),
+    "minimum of reciprocal": lambda x: tf.minimum(tf.math.reciprocal(tf.square(x)), 1e3),
     "maximum": lambda x: tf.maximum(x, 0.0),
     "maximum, other order": lambda x: tf.maximum(tf.zeros_like(x), x),
     "minimum": lambda x: tf.minimum(x, 1.0),
@@ -60,6 +64,8 @@ REDUCTIONS = {
     "logsumexp": lambda x: tf.reduce_logsumexp(x, axis=-1, keepdims=True),
     "cumsum": lambda x: tf.cumsum(x, axis=-1),
     "softmax": lambda x: tf.nn.softmax(x),
+    "l2_normalize": lambda x: tf.math.l2_normalize(x, axis=-1),
+    "distance": lambda x: tf.maximum(tf.norm(x, axis=-1, keepdims=True), 1e-3),
 }
 
 
@@ -124,6 +130,7 @@ def _vectors():
     """Functions that tie several numbers of a vector."""
     x = layers.Input((4,), name="x")
     parts = [Apply(name)(x) for name in REDUCTIONS]
+    parts += [layers.UnitNormalization()(x)]
     parts += [layers.Activation("glu")(x)] if KERAS_3 else []
     return tf.keras.Model(x, layers.Concatenate(axis=1)(parts)), list(REDUCTIONS)
 

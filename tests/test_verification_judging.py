@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("onnx2torch")
 
 from onnx import helper, numpy_helper
-from onnx_models import FLOAT, dense, module_of, single
+from onnx_models import FLOAT, dense, graph_of, module_of, single
 from planted_faults import Fault, ScaledInFloat32
 
 from torchfgsm.comparison import Comparison
@@ -20,19 +20,23 @@ from torchfgsm.converters.judging import judge
 from torchfgsm.converters.measuring import Question, measure
 
 
+def relus() -> Any:
+    """relu(0.3 - 3 x): at x = 0.1 the float32 sum rounds to 0, in float64 it is 7e-9."""
+    tail = [
+        helper.make_node("Relu", ["z"], ["r"]),
+        helper.make_node("MatMul", ["r", "second"], ["y"]),
+    ]
+    graph = dense([[-3.0, 1.0]], [0.3, 0.5], tail, [("y", FLOAT, [2])])
+    second = single([[1, -1], [0.5, 2]])
+    graph.graph.initializer.append(numpy_helper.from_array(second, "second"))
+    return graph
+
+
 class Judged:
     """A module and what an original would say that equals its float64."""
 
-    def __init__(self, x: list[list[float]], fault: Any = None) -> None:
-        # relu(0.3 - 3 x): at x = 0.1 the float32 sum rounds to 0, in float64 it is 7e-9.
-        tail = [
-            helper.make_node("Relu", ["z"], ["r"]),
-            helper.make_node("MatMul", ["r", "second"], ["y"]),
-        ]
-        graph = dense([[-3.0, 1.0]], [0.3, 0.5], tail, [("y", FLOAT, [2])])
-        second = single([[1, -1], [0.5, 2]])
-        graph.graph.initializer.append(numpy_helper.from_array(second, "second"))
-        self.model = module_of(graph)
+    def __init__(self, x: list[list[float]], fault: Any = None, graph: Any = None) -> None:
+        self.model = module_of(relus() if graph is None else graph)
         if fault is not None:
             self.model.network = Fault(self.model.network, fault)
         self.question = Question.about(self.model, {"x": single(x)})
@@ -86,3 +90,57 @@ def test_a_fault_of_float32_alone_is_not_taken_for_rounding() -> None:
     case = Judged([[0.2], [0.05]], ScaledInFloat32.apply)
     assert not case.verdict(case.truth)
     assert not case.verdict(None)
+
+
+# y0 = max(x @ a, x @ b), which tie but for rounding where all of x are equal.
+A, B = [0.1, 0.2, 0.3], [0.3, 0.2, 0.1]
+TIED, APART = [0.7, 0.7, 0.7], [0.7, 0.2, 0.1]  # apart, b wins
+
+
+def tie(x: list[list[float]], winner: list[float]) -> Judged:
+    """The module, and an original in which rounding let one of the two win."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "a"], ["xa"]),
+        helper.make_node("MatMul", ["x", "b"], ["xb"]),
+        helper.make_node("Max", ["xa", "xb"], ["y"]),
+    ]
+    constants = {name: single([[w, 0.0] for w in side]) for name, side in (("a", A), ("b", B))}
+    graph = graph_of(nodes, constants, [("x", FLOAT, [3])], [("y", FLOAT, [2])])
+    case = Judged(x, graph=graph)
+    linear = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    weight = {"w": single([[w, 0.0] for w in winner])}
+    original = Judged(x, graph=graph_of(linear, weight, [("x", FLOAT, [3])], [("y", FLOAT, [2])]))
+    case.truth, case.expected = original.truth, original.expected
+    return case
+
+
+@pytest.mark.parametrize("winner", [A, B])
+@pytest.mark.parametrize("in_float64", [True, False])
+def test_a_tie_that_rounding_decides_is_no_fault(winner: list[float], in_float64: bool) -> None:
+    case = tie([TIED], winner)
+    verdict = case.verdict(case.truth if in_float64 else None)
+    assert verdict, verdict.to_text()
+
+
+@pytest.mark.parametrize("in_float64", [True, False])
+def test_a_tie_excuses_no_other_example(in_float64: bool) -> None:
+    case = tie([TIED, APART], A)
+    case.expected["output y"] = case.actual["output y"]
+    failed = case.verdict(case.truth if in_float64 else None)
+    assert "gradient x" in {row.name.split(": ")[1] for row in failed.failures}
+    case = tie([TIED, APART], B)
+    verdict = case.verdict(case.truth if in_float64 else None)
+    assert verdict, verdict.to_text()
+
+
+@pytest.mark.parametrize("in_float64", [True, False])
+def test_a_kink_that_the_inputs_hit_exactly_is_judged(in_float64: bool) -> None:
+    """At 0 rounding changes nothing: there relu is flat, and its gradient must be 0."""
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["m"]), helper.make_node("Relu", ["m"], ["y"])]
+    graph = graph_of(nodes, {"w": single([[3.0]])}, [("x", FLOAT, [1])], [("y", FLOAT, [1])])
+    case = Judged([[0.0], [0.5]], graph=graph)
+    assert case.verdict(case.truth if in_float64 else None)
+    for side in (case.truth, case.expected):
+        side["gradient x"][0] = 3.0
+    failed = case.verdict(case.truth if in_float64 else None)
+    assert {row.name.split(": ")[1] for row in failed.failures} == {"gradient x"}

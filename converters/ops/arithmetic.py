@@ -19,6 +19,41 @@ def divide(x: Tensor, y: Tensor) -> Tensor:
     return torch.div(x, y, rounding_mode="trunc" if whole else None)
 
 
+class _ZeroKept(torch.autograd.Function):
+    """A function whose infinite derivative passes a gradient of 0 on as 0, as TensorFlow's do."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kind: str) -> Tensor:
+        ctx.kind = kind
+        y = torch.sqrt(x) if kind == "sqrt" else torch.reciprocal(x)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,), (y,) = gradients, ctx.saved_tensors
+        product = gradient / (2 * y) if ctx.kind == "sqrt" else -gradient * y * y
+        return torch.where(gradient == 0, 0.0, product), None
+
+
+def square_root(x: Tensor) -> Tensor:
+    """Returns the square root; its gradient at 0 is 0, not NaN, where nothing depends on it.
+
+    So the length of a zero vector behind a maximum or a mask has a gradient, as in TensorFlow.
+    """
+    return _zero_kept(x, "sqrt")
+
+
+def reciprocal(x: Tensor) -> Tensor:
+    """Returns 1 / x; its gradient at 0 is as that of :func:`square_root`."""
+    return _zero_kept(x, "reciprocal")
+
+
+def _zero_kept(x: Tensor, kind: str) -> Tensor:
+    y: Tensor = _ZeroKept.apply(x, kind)
+    return y
+
+
 def total(*tensors: Tensor) -> Tensor:
     """Returns the sum of the tensors, which broadcast."""
     return functools.reduce(operator.add, tensors)
@@ -113,12 +148,12 @@ _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "Neg": torch.neg,
     "Not": torch.logical_not,
     "Or": torch.logical_or,
-    "Reciprocal": torch.reciprocal,
+    "Reciprocal": reciprocal,
     "Round": torch.round,
     "Sign": torch.sign,
     "Sin": torch.sin,
     "Sinh": torch.sinh,
-    "Sqrt": torch.sqrt,
+    "Sqrt": square_root,
     "Sub": torch.sub,
     "Sum": total,
     "Tan": torch.tan,
