@@ -57,7 +57,7 @@ class Observed(Worker):
             self.results = []
         elif method == "export":
             self.graph = reply.arrays["onnx"].tobytes()
-        elif method == "evaluate":
+        elif method in ("evaluate", "outputs"):
             asked = {name: np.asarray(array) for name, array in (arrays or {}).items()}
             self.results.append((asked, reply.arrays))
         return reply
