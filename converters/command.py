@@ -131,14 +131,15 @@ def _options(arguments: argparse.Namespace, steps: Steps) -> Options:
         verify_training=arguments.verify_training,
         custom_objects=arguments.custom_objects,
         allow_unsafe=arguments.allow_unsafe,
-        input_names=_names(arguments.inputs),
-        output_names=_names(arguments.outputs),
+        input_names=names(arguments.inputs),
+        output_names=names(arguments.outputs),
         timeout=arguments.timeout,
         progress=steps,
     )
 
 
-def _names(text: str | None) -> list[str] | None:
+def names(text: str | None) -> list[str] | None:
+    """Returns the names in a comma-separated list, None without one."""
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 

@@ -82,7 +82,7 @@ def _verified(
     if source.format == "tflite":  # its interpreter has no gradients
         options.report("verifying")
         by_onnx = verification.verify_with_onnx(model, graph, options.data)
-        return [by_onnx, compare_outputs(model, source, options.data)]
+        return [by_onnx, compare_outputs(model, source, options.data, graph)]
     return [verification.verify_with_tensorflow(model, source, options.data, graph)]
 
 

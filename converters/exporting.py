@@ -17,6 +17,7 @@ from torchfgsm.converters.formats import HDF5, KERAS_3, needs
 from torchfgsm.converters.inference import infer
 from torchfgsm.converters.options import Options
 from torchfgsm.converters.tensorflow_python import python_with
+from torchfgsm.converters.tensorflow_side.messages import cause
 from torchfgsm.converters.writing import refuse_size
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Exporter:
         try:
             return self.worker.call(method, arrays or {}, **params)
         except WorkerError as error:
-            raise ConversionError(f"{self.path}: {_one_line(error)}") from error
+            raise ConversionError(f"{self.path}: {_one_line(error, method)}") from error
 
     def export(self) -> tuple[Any, Annotation]:
         """Returns the ONNX model, with its annotation written into it, and the annotation."""
@@ -125,8 +126,8 @@ def _listed(names: Sequence[str] | None) -> list[str] | None:
     return [names] if isinstance(names, str) else list(names)
 
 
-def _one_line(error: Any) -> str:
-    text = " ".join(error.message.split())
+def _one_line(error: Any, method: str) -> str:
+    text = cause(error.message)
     text = text if len(text) <= 400 else text[:400] + " ..."
     if error.kind == "UnsupportedModelError":
         return text
@@ -138,4 +139,5 @@ def _one_line(error: Any) -> str:
             f"TensorFlow's process ended ({text}), for want of memory or by a fault of its own: "
             f"{' '.join(last)}"
         )
-    return f"TensorFlow could not read it: {error.kind}: {text}"
+    doing = "read" if method in ("look", "export") else "compute"
+    return f"TensorFlow could not {doing} it: {error.kind}: {text}"

@@ -11,6 +11,11 @@ from torchfgsm.converters.errors import ConversionError
 KERAS_2 = "tensorflow-2.15"
 KERAS_3 = "tensorflow-2.21"
 HDF5 = (".h5", ".hdf5")
+_FIRST_WITH_KERAS_3 = (2, 16)
+# In saved_model.proto: SavedModel.meta_graphs, MetaGraphDef.meta_info_def, its tensorflow_version.
+_WRITER = (2, 1, 5)
+_VARINT, _BYTES = 0, 2
+_FIXED = {1: 8, 5: 4}
 
 
 def form_of(path: Path, *, allow_unsafe: bool = False) -> str:
@@ -58,12 +63,49 @@ def _saved_model(path: Path, allow_unsafe: bool) -> tuple[str, str]:
             f"{path}: expected a SavedModel folder, found no saved_model.pb in it"
         )
     metadata = path / "keras_metadata.pb"
-    if not metadata.is_file():
-        return KERAS_3, "saved_model"
     # Keras would run the Python code of a Lambda layer; the graph alone holds what it computes.
-    if not allow_unsafe and b'"class_name": "Lambda"' in metadata.read_bytes():
-        return KERAS_3, "saved_model"
-    return KERAS_2, "keras"
+    unsafe = metadata.is_file() and b'"class_name": "Lambda"' in metadata.read_bytes()
+    if metadata.is_file() and (allow_unsafe or not unsafe):
+        return KERAS_2, "keras"
+    # Keras 3's TensorFlow lacks classes that older folders name, such as Keras 2's optimizers.
+    version = _tensorflow_of(path / "saved_model.pb")
+    return (KERAS_2 if version and version < _FIRST_WITH_KERAS_3 else KERAS_3), "saved_model"
+
+
+def _tensorflow_of(file: Path) -> tuple[int, ...]:
+    """Returns the version of the TensorFlow that wrote a SavedModel, () where it does not say."""
+    message: bytes | memoryview = memoryview(file.read_bytes())
+    try:
+        for number in _WRITER:
+            message = _field(message, number)
+        return tuple(int(part) for part in bytes(message).split(b".")[:2])
+    except (IndexError, KeyError, ValueError):  # a damaged file: TensorFlow says what is wrong
+        return ()
+
+
+def _field(message: bytes | memoryview, number: int) -> bytes | memoryview:
+    """Returns the first field of a number in a protobuf message that holds bytes, else nothing."""
+    place = 0
+    while place < len(message):
+        tag, place = _varint(message, place)
+        value, kind = 0, tag & 7
+        if kind in (_VARINT, _BYTES):
+            value, place = _varint(message, place)
+        size = 0 if kind == _VARINT else value if kind == _BYTES else _FIXED[kind]
+        if tag == number << 3 | _BYTES:
+            return message[place : place + size]
+        place += size
+    return b""
+
+
+def _varint(message: bytes | memoryview, place: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[place]
+        value, place = value | (byte & 127) << shift, place + 1
+        if byte < 128:
+            return value, place
+        shift += 7
 
 
 def _keras_major(path: Path) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -9,16 +11,26 @@ from torchfgsm.comparison import Comparison, compare
 from torchfgsm.converters.annotation import Array
 from torchfgsm.converters.batches import Data, batches
 from torchfgsm.converters.exporting import Exporter
+from torchfgsm.converters.hints import hints_of
 from torchfgsm.converters.model import ConvertedModel, as_tensor
 
 TOLERANCE = 1e-5
 """Relative to an output's largest entry; both sides compute in float32."""
 
 
-def compare_outputs(model: ConvertedModel, source: Exporter, data: Data | None) -> Comparison:
-    """Returns how far the outputs are from the interpreter's, batch by batch."""
+def compare_outputs(
+    model: ConvertedModel, source: Exporter, data: Data | None, graph: Any
+) -> Comparison:
+    """Returns how far the outputs are from the interpreter's, batch by batch.
+
+    Args:
+        model: the module.
+        source: the TensorFlow side, which has exported the model.
+        data: the user's examples.
+        graph: the exported ONNX model, which tells where its kinks are.
+    """
     parts = []
-    for title, batch in batches(model.annotation.inputs, data).items():
+    for title, batch in batches(model.annotation.inputs, data, hints_of(graph)).items():
         reply = source.call("outputs", {f"input/{name}": x for name, x in batch.items()})
         with torch.no_grad():
             outputs, _ = model.outputs_and_logits(*(as_tensor(batch[n]) for n in model.input_names))

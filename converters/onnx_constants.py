@@ -2,39 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from torchfgsm.converters.onnx_graph import constants, replace_nodes, set_constant
+from torchfgsm.converters import onnx_subgraphs
+from torchfgsm.converters.annotation import Array
+from torchfgsm.converters.onnx_graph import replace_nodes
 
 _FOLDED = frozenset(
-    ("Add", "Cast", "Concat", "Gather", "Mul", "Reshape", "Slice", "Squeeze", "Sub", "Unsqueeze")
-)
+    ("Add", "Cast", "Concat", "ConstantOfShape", "Gather", "Mul", "Reshape", "Shape", "Slice",
+     "Squeeze", "Sub", "Transpose", "Unsqueeze")
+)  # fmt: skip
 
 
 def fold_whole_numbers(model: Any, weights: Collection[str]) -> None:
-    """Replaces operations on constants of whole numbers by their results.
+    """Replaces operations on constants of whole numbers by their results, in every graph.
 
     Args:
         model: the ONNX model; changed in place.
         weights: initializers that stay what they are.
     """
-    known = {
-        name: array
-        for name, array in constants(model).items()
-        if array.dtype.kind == "i" and name not in weights
-    }
-    for node in model.graph.node:
+    _fold(model.graph, {}, weights, model.opset_import)
+
+
+def _fold(graph: Any, outer: Mapping[str, Array], weights: Collection[str], opsets: Any) -> None:
+    from onnx import numpy_helper
+
+    # A body's own names hide those of the graph around it.
+    own = {value.name for value in graph.input} | {n for x in graph.node for n in x.output}
+    known = {name: array for name, array in outer.items() if name not in own}
+    for tensor in graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        known.pop(tensor.name, None)
+        if array.dtype.kind == "i" and tensor.name not in weights:
+            known[tensor.name] = array
+    kept = []
+    for node in graph.node:
+        for body in onnx_subgraphs.bodies(node):
+            _fold(body, known, weights, opsets)
         names = [name for name in node.input if name]
-        if node.op_type not in _FOLDED or not names or any(n not in known for n in names):
-            continue
-        (result,) = _run(node, {n: known[n] for n in names}, model.opset_import)
-        if result.dtype.kind == "i":
-            known[node.output[0]] = result
-            set_constant(model, node.output[0], result)
-    made = {tensor.name for tensor in model.graph.initializer}
-    kept = [node for node in model.graph.node if not made.intersection(node.output)]
-    replace_nodes(model.graph, kept)
+        if node.op_type in _FOLDED and names and all(name in known for name in names):
+            (result,) = _run(node, {n: known[n] for n in names}, opsets)
+            if result.dtype.kind == "i":
+                known[node.output[0]] = result
+                graph.initializer.append(numpy_helper.from_array(result, node.output[0]))
+                continue
+        kept.append(node)
+    replace_nodes(graph, kept)
 
 
 def _run(node: Any, feed: dict[str, Any], opsets: Any) -> Any:

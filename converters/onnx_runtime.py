@@ -62,10 +62,21 @@ def _reference(graph: Any, outputs: Sequence[str]) -> Callable[[Mapping[str, Arr
     from onnx.reference import ReferenceEvaluator
 
     try:
-        evaluator = ReferenceEvaluator(graph)
+        evaluator = ReferenceEvaluator(graph, new_ops=[_global_max_pool()])
     except Exception as error:  # an operation without an implementation
         raise ConversionError(f"the ONNX model cannot be loaded: {_line(error)}") from error
     return lambda feed: list(evaluator.run(list(outputs), dict(feed)))
+
+
+def _global_max_pool() -> Any:
+    """Returns what the evaluator is to run GlobalMaxPool by: its own is right for images alone."""
+    from onnx.reference.op_run import OpRun
+
+    class GlobalMaxPool(OpRun):
+        def _run(self, x: Array) -> tuple[Array]:
+            return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
+
+    return GlobalMaxPool
 
 
 def _line(error: Exception) -> str:

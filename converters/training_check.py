@@ -110,8 +110,7 @@ class _Training:
         for rate in _RATES:
             training = cls(question, rate)
             first, last = training._losses(model, precision)
-            _, exact = training._losses(copy.deepcopy(model).double(), "float64")
-            if last <= first and abs(last - exact) <= _CALM * abs(exact):
+            if last <= first and abs(last - training._exact_loss(model)) <= _CALM * abs(last):
                 break
         return training
 
@@ -120,6 +119,10 @@ class _Training:
         arrays = self.in_torch(model, precision)
         first, last = (float(arrays[f"step {n}: loss"][0]) for n in _COMPARED_STEPS)
         return first, last
+
+    def _exact_loss(self, model: ConvertedModel) -> float:
+        """Returns the loss of the last step in float64."""
+        return self._losses(copy.deepcopy(model).double(), "float64")[1]
 
     def in_keras(
         self, model: ConvertedModel, exporter: Exporter, precision: str

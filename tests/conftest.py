@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,43 @@ if TYPE_CHECKING:
     from torchfgsm.parity.run import Converted
 
 
+KERAS_2 = "tensorflow-2.15"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "keras_3_suffices: shows what hangs on torch's side alone; with Keras 2 it is slow",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Makes the tests that Keras 3 suffices for slow with Keras 2."""
+    for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        # A parameter may be an array, which is no truth value when compared.
+        with_keras_2 = any(isinstance(v, str) and v == KERAS_2 for v in parameters.values())
+        if with_keras_2 and item.get_closest_marker("keras_3_suffices"):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """One thread for torch.
+
+    Models of a few numbers gain nothing from a second one, and each operation waits for it, up to
+    20 ms, where TensorFlow's process or another program has its core.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -229,25 +229,45 @@ NORMALIZATIONS = [
     Case("LayerNormalization", [(2, 3, 4), (3, 4)], attributes={"axis": 1}, opset=17),
     Case("InstanceNormalization", [PICTURE, (3,), (3,)], attributes={"epsilon": 0.1}),
     Case("GroupNormalization", [(2, 4, 3), (4,), (4,)], attributes={"num_groups": 2}, opset=21),
+    Case("LpNormalization", [LINE]),
+    Case("LpNormalization", [(2, 3, 4)], attributes={"axis": 1, "p": 1}, opset=22),
     Case("LRN", [(2, 6, 3, 1)], attributes={"size": 3, "alpha": 0.3, "bias": 2.0}),
     Case("BatchNormalization", [PICTURE, (3,), (3,)], [ONES, ONES], {"epsilon": 0.1}),
 ]  # fmt: skip
 
 TWICE = [1, 1, 2, 2]
+MODES = ("linear", "nearest")
+COORDINATES = ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel")
+ROUNDINGS = ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")
+
+
+def _sized(sizes: tuple[int, int], mode: str, coordinates: str) -> Case:
+    attributes = {"mode": mode, "coordinate_transformation_mode": coordinates}
+    constants = [ROI, ROI, np.array([1, 2, *sizes])]
+    return Case("Resize", [(1, 2, 4, 5)], constants, attributes, opset=18)
+
+
+def _nearest(scales: tuple[float, float], coordinates: str, rounding: str) -> Case:
+    attributes = {"mode": "nearest", "coordinate_transformation_mode": coordinates}
+    constants = [ROI, np.array([1, 1, *scales], F32)]
+    return Case("Resize", [(1, 1, 4, 5)], constants, {**attributes, "nearest_mode": rounding})
+
+
+def _cubic(scales: tuple[float, float], coefficient: float, *, exclude: int) -> Case:
+    attributes = {"mode": "cubic", "cubic_coeff_a": coefficient, "exclude_outside": exclude}
+    return Case("Resize", [(1, 1, 5, 6)], [ROI, np.array([1, 1, *scales], F32)], attributes)
+
+
 RESIZES = [
-    *(Case("Resize", [(1, 2, 4, 5)], [ROI, ROI, np.array([1, 2, *sizes])],
-           {"mode": mode, "coordinate_transformation_mode": coordinates}, opset=18)
-      for sizes in ((8, 10), (7, 3), (1, 5))
-      for mode in ("linear", "nearest")
-      for coordinates in ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel")),
-    *(Case("Resize", [(1, 1, 4, 5)], [ROI, np.array([1, 1, *scales], F32)],
-           {"mode": "nearest", "coordinate_transformation_mode": coordinates, "nearest_mode": how})
-      for scales in ((2, 3), (0.6, 1.7))
-      for how in ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")
-      for coordinates in ("half_pixel", "asymmetric")),
-    *(Case("Resize", [(1, 1, 5, 6)], [ROI, np.array([1, 1, *scales], F32)],
-           {"mode": "cubic", "cubic_coeff_a": a, "exclude_outside": e})
-      for scales in ((2, 2), (0.6, 1.7)) for a, e in ((-0.75, 0), (-0.5, 1))),
+    *(_sized((7, 3), mode, coordinates) for mode in MODES for coordinates in COORDINATES),
+    # One number along an axis is a case of its own.
+    *(_sized((1, 5), mode, coordinates)
+      for mode in MODES for coordinates in ("align_corners", "pytorch_half_pixel")),
+    # Twice a size puts places halfway between two numbers.
+    *(_nearest((2, 3), "asymmetric", rounding) for rounding in ROUNDINGS),
+    *(_nearest((0.6, 1.7), "half_pixel", rounding) for rounding in ROUNDINGS),
+    _cubic((2, 2), -0.75, exclude=0),
+    _cubic((0.6, 1.7), -0.5, exclude=1),
     Case("Resize", [(1, 1, 4, 5)], [ROI, np.array([1, 1, 2, 2], F32)],
          {"coordinate_transformation_mode": "tf_half_pixel_for_nn", "nearest_mode": "floor"}),
     Case("Resize", [(1, 2, 5)], [ROI, np.array([1, 1, 1.7], F32)], {"mode": "linear"}),
@@ -263,12 +283,15 @@ RESIZES = [
     Case("SpaceToDepth", [(1, 2, 4, 6)], attributes={"blocksize": 2}),
 ]  # fmt: skip
 
-CASES = [
-    *ACTIVATIONS,
-    *ARITHMETIC,
-    *REDUCTIONS,
-    *INDEXING,
-    *CONVOLUTIONS,
-    *NORMALIZATIONS,
-    *RESIZES,
-]
+# Every other combination of what RESIZES has; none takes a path of its own.
+MORE_RESIZES = [
+    *(_sized((8, 10), mode, coordinates) for mode in MODES for coordinates in COORDINATES),
+    *(_sized((1, 5), mode, coordinates)
+      for mode in MODES for coordinates in ("half_pixel", "asymmetric")),
+    *(_nearest((2, 3), "half_pixel", rounding) for rounding in ROUNDINGS),
+    *(_nearest((0.6, 1.7), "asymmetric", rounding) for rounding in ROUNDINGS),
+    _cubic((2, 2), -0.5, exclude=1),
+    _cubic((0.6, 1.7), -0.75, exclude=0),
+]  # fmt: skip
+
+CASES = ACTIVATIONS + ARITHMETIC + REDUCTIONS + INDEXING + CONVOLUTIONS + NORMALIZATIONS + RESIZES

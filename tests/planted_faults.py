@@ -32,6 +32,18 @@ class ScaledGradient(torch.autograd.Function):
         return gradients[0] * (1 + 1e-4)
 
 
+class OffByAThousandth(torch.autograd.Function):
+    """A gradient that is longer by 1e-3."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0] * (1 + 1e-3)
+
+
 class ScaledInFloat32(torch.autograd.Function):
     """A gradient that is off in float32 alone, by more than rounding explains."""
 

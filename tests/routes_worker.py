@@ -72,8 +72,14 @@ def _numbers():
     return tf.keras.Model(x, layers.Dense(2)(h))
 
 
+def _grouped():
+    image = layers.Input((6, 6, 4), name="image")
+    return tf.keras.Model(image, layers.Conv2D(4, 3, groups=2, use_bias=False)(image))
+
+
 KINDS = {
     "cnn": _cnn,
+    "grouped": _grouped,
     "custom": lambda: _cnn([Scaled(0.5, name="mine")]),
     "lambda": lambda: _cnn([layers.Lambda(lambda x: 2 * x, name="code")]),
     "texts": _texts,

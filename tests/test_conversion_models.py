@@ -3,6 +3,7 @@ an ONNX graph takes part, and in a long run all of them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +12,7 @@ from benchmarks import conversion_rows, conversions, rows
 from benchmarks.conversion_runs import ENVIRONMENTS, Bench
 from torchfgsm.originals.environment import EnvironmentUnavailable, python_for
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.usefixtures("one_thread")]
 RECORDED = rows.read(conversions.CSV)
 
 
@@ -34,6 +35,51 @@ def test_every_operation_of_the_table_converts(bench: Bench) -> None:
             (row,) = bench.rows(recorded["model"], (recorded["route"],))
             assert row.verdict == "ok", f"{row.model} by {row.route}: {row.reason}"
             assert row.ops == recorded["ops"], f"{row.model} by {row.route}"
+
+
+# Models by routes on which tf2onnx, TensorFlow or Keras need a hand, by Keras' version.
+MENDED = {
+    "2": [
+        ("subclassed", "keras"),  # its inputs get other names when it is traced
+        ("grouped", "frozen"),  # TensorFlow has no gradient of it on a CPU without XLA
+        ("lstm_states", "frozen"),  # a backward LSTM that begins where the forward one ended
+    ],
+    "3": [
+        ("grouped", "saved_model"),
+        ("frozen_layers", "saved_model"),  # variables that only lists say are not trained
+    ],
+}
+REFUSED: dict[str, list[tuple[str, str, str]]] = {
+    "2": [],
+    "3": [
+        ("stateful", "saved_model", "assigns to a variable .node '.*lstm.*stateful=False"),
+        ("stateful", "tflite", r"a state in variables \(ASSIGN_VARIABLE.*stateful=False"),
+    ],
+}
+
+
+def test_what_needs_a_hand_converts(bench: Bench) -> None:
+    for model, route in MENDED[bench.keras]:
+        (row,) = bench.rows(model, (route,))
+        assert row.verdict == "ok", f"{model} by {route}: {row.reason}"
+        # The weights of recurrent layers are constants in a frozen graph.
+        assert row.trained == row.keras_trained or model == "lstm_states", f"{model} by {route}"
+
+
+def test_what_cannot_be_converted_says_why(bench: Bench) -> None:
+    for model, route, reason in REFUSED[bench.keras]:
+        (row,) = bench.rows(model, (route,))
+        assert row.verdict == "refused", f"{model} by {route}"
+        assert re.search(reason, row.reason), row.reason
+
+
+@pytest.mark.slow
+def test_a_tflite_file_that_tensorflow_cannot_run_is_refused(bench: Bench) -> None:
+    if bench.keras == "3":
+        pytest.skip("it writes a file that runs")
+    (row,) = bench.rows("normalizations", ("tflite",))
+    assert "TensorFlow Lite itself cannot run the model" in row.reason
+    assert "BROADCAST_TO" in row.reason
 
 
 @pytest.mark.slow

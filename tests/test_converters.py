@@ -221,6 +221,22 @@ def test_the_environment_follows_the_file(tmp_path: Path) -> None:
     assert needs(folder) == ("tensorflow-2.21", "saved_model")
 
 
+def test_a_saved_model_names_the_tensorflow_that_wrote_it(tmp_path: Path) -> None:
+    def field(number: int, content: bytes) -> bytes:
+        size = len(content)
+        return bytes([number << 3 | 2, size & 127 | 128, size >> 7]) + content
+
+    for version, environment in (("1.15.0", "2.15"), ("2.4.1", "2.15"), ("2.16.0-rc0", "2.21")):
+        # Before it in its message: the same field in one inside, and eight bytes of a number.
+        info = field(2, field(5, b"2.0.0")) + b"\x31" + bytes(8) + field(5, version.encode())
+        contents = b"\x08\x01" + field(2, field(1, info) + field(2, bytes(300)))
+        (tmp_path / "saved_model.pb").write_bytes(contents)
+        assert needs(tmp_path) == (f"tensorflow-{environment}", "saved_model")
+        for broken in (contents[:4], b"\xff" * 9, b"\x07" + contents, contents[:-302] + b"\xff"):
+            (tmp_path / "saved_model.pb").write_bytes(broken)
+            needs(tmp_path)
+
+
 def test_damaged_annotations_are_refused(tmp_path: Path) -> None:
     model = classifier()
     for text, message in (

@@ -17,7 +17,7 @@ from torchfgsm.converters.building import build
 from torchfgsm.originals.environment import EnvironmentUnavailable
 from torchfgsm.originals.process import Reply, Worker, WorkerError
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.usefixtures("one_thread")]
 SCRIPT = Path(__file__).with_name("keras_models_worker.py")
 
 

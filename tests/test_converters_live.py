@@ -17,12 +17,16 @@ from torch import nn
 
 from torchfgsm.comparison import compare
 from torchfgsm.converters import ConversionError, ConvertedModel, export_onnx, load
+from torchfgsm.converters.building import build
 from torchfgsm.converters.exporting import exporter
+from torchfgsm.converters.formats import needs
+from torchfgsm.converters.judging import compare_scaled
+from torchfgsm.converters.measuring import Question, measure, named
 from torchfgsm.converters.verification import verify_with_tensorflow
 from torchfgsm.originals.environment import EnvironmentUnavailable
 from torchfgsm.originals.process import Worker
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.usefixtures("one_thread")]
 ZOO = Path(__file__).with_name("converter_zoo_worker.py")
 CONVERTED = (
     "activations",
@@ -88,6 +92,7 @@ def test_outputs_and_input_gradients_agree(zoo: Zoo, kind: str) -> None:
     assert not model.training
 
 
+@pytest.mark.keras_3_suffices
 def test_gradients_agree_on_the_kinks(zoo: Zoo) -> None:
     """At the exact points where derivatives jump, as 0.0 and 1.0 pixels are."""
     points = np.array([-3, -2.5, -1, -0.5, 0, 0.5, 1, 2.5, 3, 6, 7])[:, None]
@@ -125,6 +130,7 @@ def test_heads_are_cut_or_the_reason_is_given(zoo: Zoo) -> None:
     assert torch.equal(logits, plain)
 
 
+@pytest.mark.keras_3_suffices
 def test_keep_head_gives_the_original_output(zoo: Zoo) -> None:
     kept = load(zoo.build("pools"), worker=zoo.worker, keep_head=True)
     x = torch.rand(3, 7, 9, 2)
@@ -231,6 +237,7 @@ def test_python_code_in_a_file_is_not_run(zoo: Zoo, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.keras_3_suffices
 @pytest.mark.parametrize("kind", ["batch_norms", "dict_ports", "shared"])
 def test_an_exported_file_gives_the_same_model(zoo: Zoo, kind: str, tmp_path: Path) -> None:
     out = tmp_path / "model.onnx"
@@ -253,7 +260,8 @@ def test_h5_and_saved_model_give_the_same_values(zoo: Zoo) -> None:
     h5 = load(zoo.build("batch_norms", ".h5"), worker=zoo.worker)
     assert torch.equal(h5(x), expected)
     export = {} if zoo.keras == 2 else {"export": True}
-    saved = load(zoo.build("batch_norms", "_saved_model", **export), worker=zoo.worker)
+    folder = zoo.build("batch_norms", "_saved_model", **export)
+    saved = load(folder, worker=zoo.worker)
     assert saved.verification
     if zoo.keras == 2:
         assert torch.equal(saved(x), expected)
@@ -262,6 +270,32 @@ def test_h5_and_saved_model_give_the_same_values(zoo: Zoo) -> None:
         torch.testing.assert_close(saved(x), expected)
         with pytest.raises(ConversionError, match="graph is the one for inference"):
             saved.train()
+
+
+@pytest.mark.keras_3_suffices
+def test_the_graph_of_a_saved_model_is_judged_in_float64(zoo: Zoo) -> None:
+    """Its batch normalizations too, which TensorFlow's fused operation has in float32 alone."""
+    export = {} if zoo.keras == 2 else {"export": True}
+    folder = zoo.build("batch_norms", "_graph", **export)
+    (folder / "keras_metadata.pb").unlink(missing_ok=True)
+    environment = "tensorflow-2.15" if zoo.keras == 2 else "tensorflow-2.21"
+    assert needs(folder) == (environment, "saved_model")
+    with exporter(folder, zoo.worker) as source:
+        graph, annotation = source.export()
+        model = build(graph, annotation)
+        sound = verify_with_tensorflow(model, source, None, graph)
+        assert sound, sound.to_text()
+        assert "in float32 alone" not in sound.title
+        images = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
+        question = Question.about(model, {model.input_names[0]: images})
+        objectives = [objective.to_dict() for objective in question.objectives]
+        reply = source.call(
+            "evaluate", question.arrays(), objectives=objectives, precision="float64"
+        )
+    truth = named(model, reply.arrays)
+    ours = measure(copy.deepcopy(model).double(), question.in_precision("float64"))
+    assert all(array.dtype == np.float64 for array in truth.values())
+    assert compare_scaled(truth, ours, 1e-7, "")
 
 
 def test_the_users_data_are_compared_too(zoo: Zoo) -> None:
@@ -278,6 +312,7 @@ def test_the_users_data_are_compared_too(zoo: Zoo) -> None:
             load(path, worker=zoo.worker, data=wrong)
 
 
+@pytest.mark.keras_3_suffices
 def test_planted_faults_are_caught(zoo: Zoo) -> None:
     path = zoo.build("batch_norms")
     with exporter(path, zoo.worker) as source:
@@ -302,6 +337,7 @@ def test_planted_faults_are_caught(zoo: Zoo) -> None:
         assert all("random" in row.name or "kinks" in row.name for row in check(model).failures)
 
 
+@pytest.mark.keras_3_suffices
 def test_the_module_behaves_like_a_module(zoo: Zoo) -> None:
     model = zoo.load("batch_norms")
     x = torch.rand(2, 8, 8, 3, requires_grad=True)

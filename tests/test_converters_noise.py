@@ -16,6 +16,8 @@ from onnx_cases import F32, LINE, Case
 
 from torchfgsm.converters.ops import noise, normalization
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 class TestNoise:
     """Draws of a fixed generator: means and variances within five standard errors."""

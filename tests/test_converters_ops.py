@@ -14,7 +14,17 @@ pytest.importorskip("onnx2torch")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from onnx import helper  # noqa: E402
-from onnx_cases import CASES, F32, IDS, LINE, ONES, PICTURE, ROI, Case  # noqa: E402
+from onnx_cases import (  # noqa: E402
+    CASES,
+    F32,
+    IDS,
+    LINE,
+    MORE_RESIZES,
+    ONES,
+    PICTURE,
+    ROI,
+    Case,
+)
 
 from torchfgsm.converters import ConversionError  # noqa: E402
 from torchfgsm.converters.building import build  # noqa: E402
@@ -24,6 +34,8 @@ _FLAT = {"ArgMax", "ArgMin", "IsInf", "IsNaN", "Equal", "Less", "Greater", "Less
          "GreaterOrEqual"}  # fmt: skip
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+_SLOW = [pytest.param(case, marks=pytest.mark.slow) for case in MORE_RESIZES]
 _DIFFERENTIABLE = [
     case
     for case in CASES
@@ -31,7 +43,7 @@ _DIFFERENTIABLE = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", [*CASES, *_SLOW], ids=str)
 def test_values_agree_with_onnx_runtime(case: Case) -> None:
     arrays = case.arrays()
     session = onnxruntime.InferenceSession(case.model().SerializeToString())
@@ -42,7 +54,7 @@ def test_values_agree_with_onnx_runtime(case: Case) -> None:
         np.testing.assert_allclose(ours.detach().numpy(), theirs, rtol=2e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("case", _DIFFERENTIABLE, ids=str)
+@pytest.mark.parametrize("case", [*_DIFFERENTIABLE, *_SLOW], ids=str)
 def test_derivatives_agree_with_differences(case: Case) -> None:
     tensors = [torch.from_numpy(a) for a in case.arrays()]
     tensors = [t.double().requires_grad_() if t.is_floating_point() else t for t in tensors]
@@ -101,6 +113,15 @@ def test_sizes_that_the_graph_computes(mode: str, exclude: int) -> None:
         x, like = torch.rand(2, 1, 4, 5), torch.rand(2, 1, *size)
         (expected,) = session.run(None, {"x": x.numpy(), "like": like.numpy()})
         np.testing.assert_allclose(converted(x, like).numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_a_vector_of_no_length_stays_zero(p: int) -> None:
+    x = torch.zeros(1, 2, requires_grad=True)
+    y = Case("LpNormalization", [(1, 2)], attributes={"p": p}).convert()(x)
+    assert isinstance(y, Tensor)
+    assert y.tolist() == [[0, 0]]
+    assert torch.autograd.grad(y.sum(), x)[0].isfinite().all()
 
 
 def test_numbers_in_float64_are_those_that_were_meant() -> None:

@@ -32,7 +32,7 @@ from torchfgsm.converters import (
 from torchfgsm.originals.environment import ENVIRONMENTS, EnvironmentUnavailable, existing_python
 from torchfgsm.originals.process import Worker
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.usefixtures("one_thread")]
 SCRIPT = Path(__file__).with_name("routes_worker.py")
 FORMS = ("keras", "h5", "weights", "saved_model", "frozen", "tflite", "tflite_of_one", "quantised")
 SCALED = """
@@ -117,6 +117,13 @@ def test_the_weights_of_a_frozen_graph_are_parameters(routes: Routes) -> None:
     # Keras 3 computes BatchNormalization from plain operations, and its numbers stay constants.
     norm = [4, 4] if routes.keras == 2 else []
     assert sizes == sorted([*expected, *norm])
+
+
+def test_a_gradient_that_tensorflow_has_by_xla_alone_is_compared(routes: Routes) -> None:
+    """That of a grouped convolution on a CPU; its forward pass has a kernel, other than fused."""
+    model = routes.load(routes.build("grouped", "frozen")["frozen"], **FROZEN)
+    assert "gradient" in model.verification.to_text()
+    assert [p.numel() for p in model.parameters()] == [3 * 3 * 2 * 4]
 
 
 def test_custom_layers_come_from_a_file(routes: Routes) -> None:

@@ -144,3 +144,32 @@ def test_a_kink_that_the_inputs_hit_exactly_is_judged(in_float64: bool) -> None:
         side["gradient x"][0] = 3.0
     failed = case.verdict(case.truth if in_float64 else None)
     assert {row.name.split(": ")[1] for row in failed.failures} == {"gradient x"}
+
+
+def cancelling(x: list[list[float]], fault: Any = None) -> Judged:
+    """y = 1000 (x a - x b), nearly nothing of large sums: float32 keeps few of its digits."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "a"], ["xa"]),
+        helper.make_node("MatMul", ["x", "b"], ["xb"]),
+        helper.make_node("Sub", ["xa", "xb"], ["y"]),
+    ]
+    constants = {"a": single([[1000.1], [999.9]]), "b": single([[1000.0], [1000.0]])}
+    graph = graph_of(nodes, constants, [("x", FLOAT, [2])], [("y", FLOAT, [1])])
+    return Judged(x, fault, graph)
+
+
+def test_an_output_of_cancelled_sums_may_move_as_rounding_moves_it() -> None:
+    case = cancelling([[0.7, 0.7003], [0.4, 0.4002]])
+    truth = case.truth["output y"]
+    off = np.abs(case.actual["output y"] - truth) / np.abs(truth)
+    assert off.max() > 1e-5
+    verdict = case.verdict(case.truth)
+    assert verdict, verdict.to_text()
+
+
+def test_a_wrong_output_of_cancelled_sums_is_a_fault() -> None:
+    case = cancelling([[0.7, 0.7003], [0.4, 0.4002]])
+    for side in (case.truth, case.expected):
+        side["output y"] = side["output y"] * np.float32(1.00001)
+    failed = case.verdict(case.truth)
+    assert {row.name.split(": ")[1] for row in failed.failures} == {"output y"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from torchfgsm.converters.verification import verify_with_tensorflow
 from torchfgsm.originals.environment import EnvironmentUnavailable
 from torchfgsm.originals.process import Worker
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.usefixtures("one_thread")]
 WORKER = Path(__file__).with_name("verification_worker.py")
 
 
@@ -61,6 +62,8 @@ def case(
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("models")
 
+    # One alone: the worker judges the model that it has exported last.
+    @functools.lru_cache(maxsize=1)
     def export(kind: str, precision: str = "float32") -> Case:
         return Case(worker, folder, kind, precision)
 
@@ -73,6 +76,7 @@ def _failed(comparison: Comparison) -> set[str]:
     return {row.name.split(": ", 1)[1].split()[0] for row in comparison.failures}
 
 
+@pytest.mark.keras_3_suffices
 def test_faults_of_inference_are_caught(case: Callable[..., Case]) -> None:
     image = case("image")
     sound = image.verify()
@@ -97,6 +101,7 @@ def test_faults_of_inference_are_caught(case: Callable[..., Case]) -> None:
     assert _failed(image.verify(model)) >= {"output", "logits"}
 
 
+@pytest.mark.keras_3_suffices
 def test_a_file_that_computes_something_else_is_caught(case: Callable[..., Case]) -> None:
     image = case("image")
     half = copy.deepcopy(image.graph)
@@ -129,6 +134,7 @@ def test_a_training_step_equals_keras(case: Callable[..., Case]) -> None:
     assert not image.model.training
 
 
+@pytest.mark.keras_3_suffices
 def test_faults_of_training_are_caught(case: Callable[..., Case]) -> None:
     image = case("image")
 
@@ -183,6 +189,7 @@ def _untie(model: ConvertedModel, name: str) -> None:
     graph.recompile()
 
 
+@pytest.mark.keras_3_suffices
 def test_heads_behind_a_transpose_and_outputs_without_an_input(case: Callable[..., Case]) -> None:
     axes = case("axes")
     result = axes.verify()
@@ -216,6 +223,7 @@ def test_whole_numbers_have_no_gradient(case: Callable[..., Case]) -> None:
     assert any(row.name.startswith("gradient: table") for row in trained.rows)
 
 
+@pytest.mark.keras_3_suffices
 def test_without_float64_the_verdict_says_so(case: Callable[..., Case]) -> None:
     volume = case("volume")
     result = volume.verify()
@@ -229,6 +237,7 @@ def test_without_float64_the_verdict_says_so(case: Callable[..., Case]) -> None:
     assert "in float32 alone" in trained.title
 
 
+@pytest.mark.keras_3_suffices
 def test_a_model_in_float64_is_compared_in_float64(case: Callable[..., Case]) -> None:
     image = case("image", "float64")
     result = image.verify()

@@ -92,6 +92,14 @@ def group_norm(
     return torch.group_norm(x, groups, scale, bias, epsilon)
 
 
+def lp_norm(x: Tensor, *, axis: int, p: int) -> Tensor:
+    """Divides ``x`` by its norm along an axis; where that is 0 the result is 0, too."""
+    # The root of the sum would have no finite derivative at 0.
+    power = (x * x if p == 2 else x.abs()).sum(axis, keepdim=True)
+    power = torch.where(power == 0, 1.0, power)
+    return x / (power.sqrt() if p == 2 else power)
+
+
 def local_response_norm(x: Tensor, *, size: int, alpha: float, beta: float, bias: float) -> Tensor:
     """Divides ``x`` (N, C, ...) by a power of the squares of ``size`` channels around each."""
     return F.local_response_norm(x, size, alpha, beta, bias)
@@ -111,6 +119,11 @@ def _group_norm(node: Any, graph: Any) -> Built:
     return Function(group_norm, groups=groups, epsilon=epsilon), node.input_values
 
 
+def _lp_norm(node: Any, graph: Any) -> Built:
+    axis, p = node.attributes.get("axis", -1), node.attributes.get("p", 2)
+    return Function(lp_norm, axis=axis, p=p), node.input_values
+
+
 def _local_response_norm(node: Any, graph: Any) -> Built:
     size = node.attributes["size"]
     if size % 2 == 0:
@@ -125,6 +138,7 @@ BUILDERS: dict[str, Build] = {
     "InstanceNormalization": _group_norm,
     "LRN": _local_response_norm,
     "LayerNormalization": _layer_norm,
+    "LpNormalization": _lp_norm,
 }
 
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from .keras_model import UnsupportedModelError
 from .keras_source import Arrays, Values
+from .messages import cause
 
 # Operations that only move or rename numbers, and how to repeat each on another tensor.
 _REPEATED = {
@@ -29,8 +30,7 @@ def evaluate(source: Any, params: Values, arrays: Arrays) -> tuple[Values, Array
     precision, objectives = params["precision"], params["objectives"]
     inputs, labels = inputs_and_labels(source, precision, objectives, arrays)
     try:
-        function = _function(source, precision, objectives, inputs, labels)
-        outputs, logits, gradients = function(inputs, labels)
+        outputs, logits, gradients = _computed(source, precision, objectives, inputs, labels)
     except (TypeError, ValueError, NotImplementedError, tf.errors.OpError) as error:
         if precision == "float64":
             return {"unavailable": reason(error)}, {}
@@ -77,17 +77,54 @@ def objective_values(logits: list[Any], objectives: list[Values], labels: list[A
     ]
 
 
-def _function(
+def _computed(
     source: Any, precision: str, objectives: list[Values], inputs: list[Any], labels: list[Any]
 ) -> Any:
-    """Returns one traced function for all batch sizes."""
+    """Calls one traced function for all batch sizes.
+
+    Where TensorFlow has no kernel for a CPU, as for the gradient of a grouped convolution, XLA
+    compiles the function; Keras compiles such layers, too, but a graph does not say so.
+    """
     key = json.dumps([precision, objectives])
     if key not in source.functions:
-        run = _evaluation(source.caller(precision), objectives)
-        function = tf.function(run, input_signature=signature_of(inputs, labels), autograph=False)
-        function.get_concrete_function()
-        source.functions[key] = function
-    return source.functions[key]
+        source.functions[key] = _function(source, precision, objectives, inputs, labels)
+    try:
+        return source.functions[key](inputs, labels)
+    except tf.errors.OpError as error:
+        if not _lacks_kernel(error):
+            raise
+        compiled = _function(source, precision, objectives, inputs, labels, compiled=True)
+        try:
+            result = compiled(inputs, labels)
+        except tf.errors.OpError:
+            raise error from None
+    source.functions[key] = compiled
+    return result
+
+
+def _lacks_kernel(error: Any) -> bool:
+    """Whether a kernel does not know a form of its operation; a wrong index is another matter."""
+    # The gradient of a grouped convolution says so as an invalid argument.
+    return isinstance(error, tf.errors.UnimplementedError) or "not supported on CPU" in str(error)
+
+
+def _function(
+    source: Any,
+    precision: str,
+    objectives: list[Values],
+    inputs: list[Any],
+    labels: list[Any],
+    *,
+    compiled: bool = False,
+) -> Any:
+    function = tf.function(
+        _evaluation(source.caller(precision), objectives),
+        input_signature=signature_of(inputs, labels),
+        autograph=False,
+        jit_compile=compiled or None,
+    )
+    function.get_concrete_function()
+    return function
 
 
 def _evaluation(call: Any, objectives: list[Values]) -> Any:
@@ -142,4 +179,4 @@ def _values(logits: Any, kind: str, axis: int, label: Any) -> Any:
 
 def reason(error: Exception) -> str:
     """Returns an error of TensorFlow as one line."""
-    return " ".join(str(error).split())[:300]
+    return cause(str(error))[:300]

@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from .graph import FrozenGraph
 from .graph_sources import GraphSource, refuse_text
 from .keras_model import UnsupportedModelError
 from .keras_source import Values
@@ -26,6 +27,8 @@ _PLACES = {
 }
 _STATISTICS = (3, 4)
 _SUMS = ("Add", "AddV2")
+# Functions inside the graph: the layers that Keras compiles are such, as grouped convolutions.
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 # Between a constant and the operation that takes it as a weight.
 _PASSED = ("ExpandDims", "Identity", "Reshape", "Squeeze", "Transpose")
 
@@ -42,9 +45,7 @@ class FrozenGraphSource(GraphSource):
             UnsupportedModelError: the file is no frozen graph, or a name is missing or wrong.
         """
         definition = _read(path)
-        graph = tf.Graph()
-        with graph.as_default():
-            tf.import_graph_def(definition, name="")
+        graph = _graph(definition)
         inputs = _tensors(graph, input_names, "input_names")
         outputs = _tensors(graph, output_names, "output_names")
         description: Values = {
@@ -55,7 +56,13 @@ class FrozenGraphSource(GraphSource):
             "output_structure": "single" if len(outputs) == 1 else "list",
         }
         refuse_text(description)
-        function, self._variables = _function(graph, definition, inputs, outputs, description)
+        signature = _signature(description)
+        ends = [t.name for t in inputs], [t.name for t in outputs]
+        if any(node.op in _CALLS for node in definition.node):
+            whole = FrozenGraph(_function(definition, {}, *ends, signature), {})
+            definition, ends = whole.constant, (whole.inputs, whole.outputs)
+        self._variables = _variables(_graph(definition))
+        function = _function(definition, self._variables, *ends, signature)
         super().__init__(function, description, "frozen graph")
 
 
@@ -74,37 +81,51 @@ def _read(path: str) -> Any:
     return definition
 
 
+def _graph(definition: Any) -> Any:
+    graph = tf.Graph()
+    with graph.as_default():
+        tf.import_graph_def(definition, name="")
+    return graph
+
+
+def _signature(description: Values) -> list[Any]:
+    pairs = zip(description["shapes"], description["dtypes"], strict=True)
+    return [
+        tf.TensorSpec([None, *shape], dtype, name=f"torchfgsm_input_{i}")
+        for i, (shape, dtype) in enumerate(pairs)
+    ]
+
+
+def _variables(graph: Any) -> dict[str, Any]:
+    """Returns a variable for each constant that is a weight, by the constant's name."""
+    return {
+        name: tf.Variable(
+            tf.make_ndarray(graph.get_operation_by_name(name).get_attr("value")),
+            trainable=trainable,
+            name=f"torchfgsm_{i}",
+        )
+        for i, (name, trainable) in enumerate(_weights(graph).items())
+    }
+
+
 def _function(
-    graph: Any, definition: Any, inputs: list[Any], outputs: list[Any], description: Values
-) -> tuple[Any, list[Any]]:
-    """Returns the graph as a function of its inputs, and the variables that it reads."""
-    weights = _weights(graph)
-    variables = [
-        tf.Variable(tf.make_ndarray(graph.get_operation_by_name(name).get_attr("value")),
-                    trainable=trainable, name=f"torchfgsm_{i}")
-        for i, (name, trainable) in enumerate(weights.items())
-    ]  # fmt: skip
+    definition: Any,
+    variables: dict[str, Any],
+    inputs: list[str],
+    outputs: list[str],
+    signature: list[Any],
+) -> Any:
+    """Returns a graph as a function of its inputs that reads variables instead of constants."""
 
     def call(*tensors: Any) -> list[Any]:
-        replaced = {t.name: value for t, value in zip(inputs, tensors, strict=True)}
-        for name, variable in zip(weights, variables, strict=True):
+        replaced = dict(zip(inputs, tensors, strict=True))
+        for name, variable in variables.items():
             replaced[f"{name}:0"] = tf.convert_to_tensor(variable)
         return list(
-            tf.import_graph_def(
-                definition,
-                input_map=replaced,
-                return_elements=[t.name for t in outputs],
-                name="",
-            )
+            tf.import_graph_def(definition, input_map=replaced, return_elements=outputs, name="")
         )
 
-    signature = [
-        tf.TensorSpec([None, *shape], dtype, name=f"torchfgsm_input_{i}")
-        for i, (shape, dtype) in enumerate(
-            zip(description["shapes"], description["dtypes"], strict=True)
-        )
-    ]
-    return tf.function(call, autograph=False).get_concrete_function(*signature), variables
+    return tf.function(call, autograph=False).get_concrete_function(*signature)
 
 
 def _weights(graph: Any) -> dict[str, bool]:

@@ -17,7 +17,7 @@ import tensorflow as tf
 import tf2onnx
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from . import kinks, marks
+from . import graph_repairs, kinks, marks
 from .keras_model import UnsupportedModelError
 
 OPSET = 15
@@ -36,8 +36,7 @@ class FrozenGraph:
 
     def __init__(self, function: Any, variables: dict[int, Any]) -> None:
         """Freezes ``function``; ``variables`` (by id) become placeholders."""
-        with _inlining(function.graph):
-            frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
+        frozen = _frozen(function)
         self.constant = frozen.graph.as_graph_def()
         captured = {inner.name for _, inner in function.graph.captures}
         self.inputs = [t.name for t in function.inputs if t.name not in captured]
@@ -52,8 +51,8 @@ class FrozenGraph:
             if node is None:
                 continue  # a capture that no output depends on
             if outer.dtype != tf.resource:  # a constant made outside the function
-                _to_constant(node, outer.numpy())
-                _to_constant(_node(self.constant, node.name), outer.numpy())
+                to_constant(node, outer.numpy())
+                to_constant(_node(self.constant, node.name), outer.numpy())
                 continue
             variable = by_handle[id(outer)]
             if node.op == "Const" and id(variable) in variables:
@@ -69,7 +68,7 @@ class FrozenGraph:
         Raises:
             UnsupportedModelError: an operation has no counterpart in ONNX.
         """
-        with marks.noise_passes_transposes():
+        with marks.noise_passes_transposes(), graph_repairs.dependent_rnns_apart():
             model, _ = tf2onnx.convert.from_graph_def(
                 self.open,
                 input_names=[*self.inputs, *self.weights],
@@ -85,6 +84,28 @@ class FrozenGraph:
                 node.name = name
         _refuse_unknown(model.graph, layers)
         return model
+
+
+def _frozen(function: Any) -> Any:
+    """Returns the function with its variables as constants.
+
+    Raises:
+        UnsupportedModelError: it assigns to a variable, and so has no value that stays.
+    """
+    try:
+        with _inlining(function.graph):
+            return convert_variables_to_constants_v2(function, lower_control_flow=False)
+    except ValueError as error:
+        definition = function.graph.as_graph_def()
+        nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
+        found = [node.name for node in nodes if re.fullmatch("Assign.*VariableOp", node.op)]
+        if not found:
+            raise
+        raise UnsupportedModelError(
+            f"the graph assigns to a variable (node {found[0]!r}): it keeps a state from batch to "
+            "batch, which a converted model does not: build the model with stateful=False, without "
+            "layers that count what they see, and export it again"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -135,7 +156,8 @@ def _node(graph: Any, name: str) -> Any:
     return next(node for node in graph.node if node.name == name)
 
 
-def _to_constant(node: Any, value: Any) -> None:
+def to_constant(node: Any, value: Any) -> None:
+    """Makes a placeholder a constant; other nodes are left as they are."""
     if node.op != "Placeholder":
         return
     node.op = "Const"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
-from .graph import FrozenGraph
+from .graph import FrozenGraph, to_constant
 from .keras_model import UnsupportedModelError
 from .keras_source import Arrays, Caller, Values
+from .precision import in_float64
 
 
 class GraphSource:
@@ -19,12 +22,21 @@ class GraphSource:
         functions: the compiled evaluations, which ``evaluation`` keeps here.
     """
 
-    def __init__(self, function: Any, description: Values, kind: str) -> None:
-        """Takes the function, what it is called with, and what to call it in messages."""
+    def __init__(
+        self, function: Any, description: Values, kind: str, untrained: Collection[str] = ()
+    ) -> None:
+        """Takes a function.
+
+        Args:
+            function: the concrete function.
+            description: what it is called with.
+            kind: what to call it in messages.
+            untrained: names of variables that are not trained, whatever they say themselves.
+        """
         self.functions: dict[str, Any] = {}
         self.description = description
         self._kind = kind
-        self._function = function
+        self._function, self._untrained = function, untrained
         # The function's own variables: those of a loaded object may be other Python objects.
         variables = {id(v): v for v in function.graph.variables}
         self._weights = {k: v for k, v in variables.items() if v.dtype.is_floating}
@@ -32,9 +44,11 @@ class GraphSource:
 
     def export(self, precision: str = "float32") -> tuple[Values, Any, Arrays]:
         """Returns what there is to say of the model, its ONNX graph and its weights."""
-        self._refuse_other(precision)
+        if precision != "float32":
+            raise UnsupportedModelError(f"a {self._kind} computes in its own precision")
         listed, arrays = [], {}
-        trained = {id(v) for v in self._function.graph.trainable_variables}
+        variables = self._function.graph.trainable_variables
+        trained = {id(v) for v in variables if v.name not in self._untrained}
         for tensor, key in self._graph.weights.items():
             variable = self._weights[key]
             name = variable.name
@@ -52,9 +66,10 @@ class GraphSource:
         return values, self._graph.to_onnx(), arrays
 
     def caller(self, precision: str) -> Caller:
-        """Returns the graph as a function of the list of its inputs; it knows float32 alone."""
-        self._refuse_other(precision)
-        graph, definition = self._graph, _with_own_gradients(self._graph.constant)
+        """Returns the graph as a function of its inputs, in its own precision or float64."""
+        graph, definition = self._graph, _to_import(self._graph.constant)
+        if precision == "float64":
+            definition = in_float64(definition)
 
         def call(tensors: list[Any]) -> list[Any]:
             inputs = dict(zip(graph.inputs, tensors, strict=True))
@@ -62,10 +77,6 @@ class GraphSource:
             return list(found)
 
         return call
-
-    def _refuse_other(self, precision: str) -> None:
-        if precision != "float32":
-            raise UnsupportedModelError(f"a {self._kind} computes in its own precision")
 
 
 class SavedModelSource(GraphSource):
@@ -90,18 +101,36 @@ class SavedModelSource(GraphSource):
             "output_structure": "single" if len(outputs) == 1 else "dict",
         }
         refuse_text(description)
-        super().__init__(function, description, "SavedModel")
+        super().__init__(function, description, "SavedModel", _untrained(self._loaded))
 
 
-def _with_own_gradients(graph: Any) -> Any:
-    """Returns a graph whose operations have TensorFlow's own gradients.
+def _untrained(loaded: Any) -> set[str]:
+    """Returns the names of the variables of layers that are not trained.
 
-    A custom gradient, as that of swish, is a Python function that belongs to the first graph.
+    Keras 3 writes variables that all say they are trainable, and copies of them in two lists.
+    """
+
+    def names(attribute: str) -> set[str]:
+        found = getattr(loaded, attribute, None)
+        listed = found if isinstance(found, list) else []
+        return {v.name for v in listed if isinstance(v, tf.Variable)}
+
+    return names("non_trainable_variables") - names("trainable_variables")
+
+
+def _to_import(graph: Any) -> Any:
+    """Returns a graph that can be computed and differentiated inside another one.
+
+    Its operations have TensorFlow's own gradients: a custom one, as that of swish, is a Python
+    function that belongs to the first graph. XLA refuses placeholders, even those that the import
+    replaces by its inputs: they become constants.
     """
     result = tf.compat.v1.GraphDef()
     result.CopyFrom(graph)
     for node in result.node:
         node.attr.pop("_gradient_op_type", None)
+        if node.op == "Placeholder":
+            to_constant(node, np.zeros((), tf.as_dtype(node.attr["dtype"].type).as_numpy_dtype))
     return result
 
 

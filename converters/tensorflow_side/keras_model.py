@@ -9,12 +9,13 @@ import contextlib
 import importlib
 import inspect
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from .messages import cause
 
 # What tf.keras really is: keras, or tf_keras beside a Keras 3.
 _PACKAGE = str(tf.keras.Model.__module__).split(".")[0]
@@ -75,10 +76,7 @@ def in_precision(model: Any, dtype: str) -> Any:
 
 def one_line(error: Exception) -> str:
     """Returns what went wrong, without the calls and arguments that Keras adds around it."""
-    text = re.sub(r"\x1b\[\d*m", "", str(error))
-    text = re.split(r"\n\s*(?:Call arguments|Arguments) received", text)[0]
-    text = re.split(r"\n\s+\w*Error: ", text)[-1]
-    return f"{type(error).__name__}: {' '.join(text.split())[:300]}"
+    return f"{type(error).__name__}: {cause(str(error))[:300]}"
 
 
 def half_precision(model: Any) -> str | None:

@@ -61,7 +61,9 @@ class KerasSource:
             UnsupportedModelError: a layer has no counterpart, or none in this precision.
         """
         model = self._in(precision)
-        description = describe(model) | {"outputs": self.description["outputs"]}
+        # The names are those by which the inputs are asked for later: tracing a subclassed model of
+        # Keras 2 gives its inputs other ones.
+        description = self.description | {"dtypes": describe(model)["dtypes"]}
         traces = _traces(model, description, precision)
         weights = self._weights(model)
         graph = FrozenGraph(

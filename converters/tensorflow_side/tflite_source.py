@@ -8,12 +8,15 @@ import numpy as np
 import tensorflow as tf
 import tf2onnx
 from onnx import numpy_helper
+from tf2onnx import tflite_utils
 
+from . import tflite_repairs
 from .graph import OPSET
 from .graph_sources import refuse_text
 from .keras_model import UnsupportedModelError
 from .keras_source import Arrays, Values
-from .tflite_repairs import biases_kept, weights_apart
+
+_VARIABLES = frozenset(("ASSIGN_VARIABLE", "READ_VARIABLE", "VAR_HANDLE"))
 
 
 class TFLiteSource:
@@ -37,6 +40,7 @@ class TFLiteSource:
         except ValueError as error:
             raise UnsupportedModelError(f"expected a TFLite model: {error}") from error
         _refuse_quantised(self._interpreter)
+        _refuse_variables(path)
         self._inputs = self._interpreter.get_input_details()
         self._outputs = self._interpreter.get_output_details()
         names = _signature_names(self._interpreter)
@@ -53,7 +57,7 @@ class TFLiteSource:
         """Returns what there is to say of the model, and its ONNX graph, which has the weights."""
         if precision != "float32":
             raise UnsupportedModelError("a TFLite model computes in its own precision")
-        with biases_kept(), weights_apart():
+        with tflite_repairs.applied():
             model, _ = tf2onnx.convert.from_tflite(self._path, opset=OPSET)
         if any(d["shape_signature"][0] != -1 for d in self._inputs):
             _free_the_batch(model)
@@ -74,10 +78,16 @@ class TFLiteSource:
     def _run(self, example: list[Any]) -> list[Any]:
         for detail, x in zip(self._inputs, example, strict=True):
             self._interpreter.resize_tensor_input(detail["index"], x.shape)
-        self._interpreter.allocate_tensors()
-        for detail, x in zip(self._inputs, example, strict=True):
-            self._interpreter.set_tensor(detail["index"], x)
-        self._interpreter.invoke()
+        try:
+            self._interpreter.allocate_tensors()
+            for detail, x in zip(self._inputs, example, strict=True):
+                self._interpreter.set_tensor(detail["index"], x)
+            self._interpreter.invoke()
+        except RuntimeError as error:
+            raise UnsupportedModelError(
+                f"TensorFlow Lite itself cannot run the model ({error}): write it with another "
+                "version of TensorFlow, or convert the model that it was made from"
+            ) from error
         return [self._interpreter.get_tensor(d["index"]) for d in self._outputs]
 
 
@@ -89,6 +99,15 @@ def _refuse_quantised(interpreter: Any) -> None:
                 f"the model is quantised (tensor {detail['name']!r} is "
                 f"{np.dtype(detail['dtype']).name}): convert the float model that it was made from"
             )
+
+
+def _refuse_variables(path: str) -> None:
+    operations = sorted(_VARIABLES.intersection(tflite_utils.read_tflite_model(path)[1].values()))
+    if operations:
+        raise UnsupportedModelError(
+            f"the TFLite model keeps a state in variables ({', '.join(operations)}), which a "
+            "converted model does not: build the model with stateful=False and write it again"
+        )
 
 
 def _signature_names(interpreter: Any) -> dict[int, str]:

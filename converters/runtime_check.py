@@ -1,0 +1,66 @@
+"""Compares a converted ONNX model's outputs with those of an ONNX runtime."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from torchfgsm.comparison import Comparison
+from torchfgsm.converters.errors import ConversionError
+from torchfgsm.converters.judging import (
+    FACTOR,
+    FLOAT32_TOLERANCE,
+    FLOAT64_TOLERANCE,
+    compare_scaled,
+    largest,
+)
+from torchfgsm.converters.measuring import Question, is_float, measure, precision_of
+from torchfgsm.converters.model import ConvertedModel
+from torchfgsm.converters.onnx_precision import in_float64
+from torchfgsm.converters.onnx_runtime import Run, runner
+from torchfgsm.judgement import compare_to_truth
+
+
+def compare_outputs(
+    model: ConvertedModel, graph: Any, run: Run, question: Question, title: str
+) -> list[Comparison]:
+    """Returns how far the outputs are from the runtime's, and in float64 where float32 is unclear.
+
+    Where a model makes rounding large, two correct programs disagree in float32. Then they must
+    agree in float64, and the module's float32 may be off as the runtime's own float32 is.
+
+    Args:
+        model: the module.
+        graph: the ONNX model.
+        run: calls it.
+        question: the inputs.
+        title: heading of the rows.
+    """
+    expected, actual = run(question.batch), measure(model, question)
+    actual = {name: actual[name] for name in expected}
+    wide_model = precision_of(model) == "float64"
+    # ONNX holds an operation's attributes in float32, in a model of float64 too.
+    tolerance = FLOAT64_TOLERANCE if wide_model else FLOAT32_TOLERANCE
+    # ONNX Runtime's sigmoid and tanh are exact to the last digit of 1 alone, not of small values.
+    part = compare_scaled(expected, actual, tolerance, title, per_example=False)
+    unclear = {row.name for row in part.failures if row.name in expected}
+    if not unclear or wide_model:
+        return [part]
+    wide = question.in_precision("float64")
+    try:
+        truth = runner(in_float64(graph), model.annotation)(wide.batch)
+    except ConversionError:  # no runtime has all its operations in float64
+        return [part]
+    ours = measure(copy.deepcopy(model).double(), wide)
+    truth, ours = ({n: side[n] for n in unclear} for side in (truth, ours))
+    exact = compare_scaled(
+        truth, ours, FLOAT64_TOLERANCE, f"{title}, in float64", per_example=False
+    )
+    slack = {n: tolerance * largest(a).max() * is_float(a) for n, a in truth.items()}
+    sides = [{n: side[n] for n in unclear} for side in (expected, actual)]
+    judged = compare_to_truth(
+        sides[0], sides[1], truth, factor=FACTOR, slack=slack, per_example=False
+    )
+    again = {row.name: row for row in judged.rows}
+    rows = tuple(again.get(row.name, row) for row in part.rows)
+    return [Comparison(title, rows), exact]
