@@ -10,9 +10,8 @@ from torch import Tensor
 from torchfgsm import checks
 from torchfgsm.call import Call, Length
 from torchfgsm.engine import run
-from torchfgsm.features import normal
-from torchfgsm.labels import check_labels
-from torchfgsm.model_gradient import LossFn, ModelGradient, run_on_model
+from torchfgsm.model_gradient import LossFn, run_on_model
+from torchfgsm.preparation import prepared
 from torchfgsm.recipe import Recipe
 
 
@@ -68,32 +67,22 @@ def attack(
         ValueError: Bad shapes, values, ranges or labels; no path from the input to the loss.
     """
     with torch.inference_mode(False):
-        x, y, mask = normal(x), normal(y), normal(mask)
-        clip_min, clip_max = normal(clip_min), normal(clip_max)
-        values = checks.looks_at_values(x, validate)
-        features = checks.check_input(model, x, values=values)
-        if y is None and recipe.labels == "given":
-            raise ValueError("this recipe takes the loss against given labels: y is missing")
-        check_labels(y, features, default_loss=loss_fn is None, values=values)
-        low = recipe.clip_min if clip_min is None else clip_min
-        high = recipe.clip_max if clip_max is None else clip_max
-        checks.check_bounds(recipe, features, low, high, values=values)
-        checks.check_mask(features, mask, values=values)
-        for name, length in (("step", step), ("epsilon", epsilon)):
-            checks.check_length(name, length, features, values=values)
-        checks.check_radius(recipe, epsilon, features)
-        call = Call.of(
-            recipe,
-            features,
+        gradient, call = prepared(
+            model,
+            x,
+            y,
+            recipe=recipe,
+            loss_fn=loss_fn,
             step=step,
             epsilon=epsilon,
             clip_min=clip_min,
             clip_max=clip_max,
             mask=mask,
             generator=generator,
+            validate=validate,
         )
-        gradient = ModelGradient(model, features, y, recipe, loss_fn, values=values)
-        return features.put_together(run_on_model(gradient, call), copy_others=True)
+        moved = run_on_model(gradient, call)
+        return gradient.features.put_together(moved, copy_others=True)
 
 
 def fgsm(

@@ -33,6 +33,8 @@ class ModelGradient:
         keep_graph: Keep gradients differentiable with respect to parameters and the input.
         values: Whether labels and outputs are looked at.
         expects_logits: Whether an output of probabilities is worth a warning.
+        forwards: How often the model was called.
+        backwards: How often a gradient was taken.
     """
 
     model: Any
@@ -44,19 +46,29 @@ class ModelGradient:
     values: bool = True
     expects_logits: bool = False
     warned: bool = field(default=False, init=False)
+    forwards: int = field(default=0, init=False)
+    backwards: int = field(default=0, init=False)
 
     def __call__(self, turn: int, tensors: list[Tensor]) -> list[Tensor | None]:
         """Gradient of the attack's loss with respect to each feature at `tensors`."""
         with torch.enable_grad():
             inputs = [t if self.keep_graph and t.requires_grad else leaf(t) for t in tensors]
-            output = self.output(inputs)
-            if self.y is None:
-                self._predict(output)
-            loss = self._loss(output)
-            return input_gradient(loss, inputs, create_graph=self.keep_graph)
+            return self.of(self.output(inputs), inputs)
+
+    def of(
+        self, output: Any, inputs: Sequence[Tensor], *, retain_graph: bool | None = None
+    ) -> list[Tensor | None]:
+        """Gradient of the attack's loss at an output by the inputs that it was computed from."""
+        if self.y is None:
+            self._predict(output)
+        self.backwards += 1
+        return input_gradient(
+            self._loss(output), inputs, create_graph=self.keep_graph, retain_graph=retain_graph
+        )
 
     def output(self, tensors: Sequence[Tensor]) -> Any:
         """The model's output at given features."""
+        self.forwards += 1
         return call_model(self.model, self.features.put_together(tensors))
 
     def predict(self) -> None:
@@ -66,17 +78,19 @@ class ModelGradient:
 
     def _predict(self, output: Any) -> None:
         probabilities = self.recipe.model_output == "probabilities"
-        self.y = predicted_labels(_as_tensor(output), self.recipe.ties, probabilities=probabilities)
+        self.y = predicted_labels(
+            output_tensor(output), self.recipe.ties, probabilities=probabilities
+        )
 
     def _loss(self, output: Any) -> Tensor:
         default = self.loss_fn is None and self.recipe.model_output == "logits"
         if (default or self.expects_logits) and self.values and not self.warned:
-            checks.warn_if_probabilities(_as_tensor(output))
+            checks.warn_if_probabilities(output_tensor(output))
             self.warned = True
         if self.loss_fn is not None:
             loss = self.loss_fn(output, self.y)
         else:
-            loss = self._cross_entropy(_as_tensor(output))
+            loss = self._cross_entropy(output_tensor(output))
         if not isinstance(loss, Tensor):
             raise TypeError(f"loss_fn must return a tensor, got {type(loss).__name__}")
         if loss.dim():
@@ -89,7 +103,12 @@ class ModelGradient:
         return losses.cross_entropy(output, self.y, validate=self.values)
 
 
-def _as_tensor(output: Any) -> Tensor:
+def output_tensor(output: Any) -> Tensor:
+    """The output of a model as the default loss takes it.
+
+    Raises:
+        TypeError: Not a tensor.
+    """
     if not isinstance(output, Tensor):
         raise TypeError(
             f"the model's output is {type(output).__name__}, not a tensor: give labels y and a "
@@ -110,20 +129,27 @@ def call_model(model: Any, x: Any) -> Any:
     return model(*x) if isinstance(x, (list, tuple)) else model(x)
 
 
-def run_on_model(gradient: ModelGradient, call: Call) -> list[Tensor]:
+def starts_at_input(recipe: Recipe, call: Call) -> bool:
+    """Whether the first gradient is taken at the input itself, not at a random or clipped start."""
+    bounded = any(bound is not None for bound in (*call.lows, *call.highs))
+    iterated = recipe.order == "clip_project_clip" and call.radii[0] is not None
+    return recipe.random_start == "none" and not (iterated and bounded)
+
+
+def run_on_model(
+    gradient: ModelGradient, call: Call, first: list[Tensor | None] | None = None
+) -> list[Tensor]:
     """Runs a recipe against a model, in the recipe's mode and without a trace on it.
 
     Args:
         gradient: The model, its input, labels and loss.
         call: Steps, bounds and masks of this call.
+        first: The gradient at the input, where it is known and the recipe starts there.
 
     Returns:
         The adversarial features; part of autograd's graph only with `keep_graph`.
     """
     recipe = gradient.recipe
-    bounded = any(bound is not None for bound in (*call.lows, *call.highs))
-    iterated = recipe.order == "clip_project_clip" and call.radii[0] is not None
-    starts_elsewhere = recipe.random_start != "none" or (iterated and bounded)
     unseeded = recipe.random_start != "none" and call.generator is None
     # A compiled graph takes torch's own generator: it cannot make one.
     if unseeded and (recipe.model_mode == "keep" or not torch.compiler.is_compiling()):
@@ -135,6 +161,10 @@ def run_on_model(gradient: ModelGradient, call: Call) -> list[Tensor]:
         attack_mode(gradient.model, recipe.model_mode, keep_graph=gradient.keep_graph),
         torch.set_grad_enabled(gradient.keep_graph),
     ):
-        if gradient.y is None and starts_elsewhere:
+        if gradient.y is None and not starts_at_input(recipe, call):
             gradient.predict()
-        return run(gradient.features, gradient, recipe, call)
+
+        def gradient_at(turn: int, tensors: list[Tensor]) -> list[Tensor | None]:
+            return first if turn == 0 and first is not None else gradient(turn, tensors)
+
+        return run(gradient.features, gradient_at, recipe, call)

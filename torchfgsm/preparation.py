@@ -1,0 +1,64 @@
+"""The arguments of an attack, checked and taken apart before the model is called."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from torchfgsm import checks
+from torchfgsm.call import Call, Length
+from torchfgsm.features import normal
+from torchfgsm.labels import check_labels
+from torchfgsm.model_gradient import LossFn, ModelGradient
+from torchfgsm.recipe import Recipe
+
+
+def prepared(
+    model: Any,
+    x: Any,
+    y: Any,
+    *,
+    recipe: Recipe,
+    loss_fn: LossFn | None = None,
+    step: Length | None = None,
+    epsilon: Length | None = None,
+    clip_min: Any = None,
+    clip_max: Any = None,
+    mask: Any = None,
+    generator: torch.Generator | None = None,
+    validate: bool | None = None,
+) -> tuple[ModelGradient, Call]:
+    """The gradient and the call that `run_on_model` takes, from the arguments of `attack`.
+
+    Outside of inference mode only: copies of inference tensors are made here.
+
+    Raises:
+        TypeError: An input that cannot be perturbed, or arguments of the wrong type.
+        ValueError: Bad shapes, values, ranges or labels.
+    """
+    x, y, mask = normal(x), normal(y), normal(mask)
+    clip_min, clip_max = normal(clip_min), normal(clip_max)
+    values = checks.looks_at_values(x, validate)
+    features = checks.check_input(model, x, values=values)
+    if y is None and recipe.labels == "given":
+        raise ValueError("this recipe takes the loss against given labels: y is missing")
+    check_labels(y, features, default_loss=loss_fn is None, values=values)
+    low = recipe.clip_min if clip_min is None else clip_min
+    high = recipe.clip_max if clip_max is None else clip_max
+    checks.check_bounds(recipe, features, low, high, values=values)
+    checks.check_mask(features, mask, values=values)
+    for name, length in (("step", step), ("epsilon", epsilon)):
+        checks.check_length(name, length, features, values=values)
+    checks.check_radius(recipe, epsilon, features)
+    call = Call.of(
+        recipe,
+        features,
+        step=step,
+        epsilon=epsilon,
+        clip_min=clip_min,
+        clip_max=clip_max,
+        mask=mask,
+        generator=generator,
+    )
+    return ModelGradient(model, features, y, recipe, loss_fn, values=values), call

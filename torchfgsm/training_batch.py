@@ -1,0 +1,127 @@
+"""One batch of adversarial training: its clean pass, its attack, and what the two share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchfgsm.call import Call
+from torchfgsm.features import normal
+from torchfgsm.gradient import leaf
+from torchfgsm.model_gradient import LossFn, ModelGradient, run_on_model, starts_at_input
+from torchfgsm.preparation import prepared
+from torchfgsm.recipe import Recipe
+from torchfgsm.training_loss import TrainingLoss
+from torchfgsm.weighting import Weighting
+
+
+@dataclass
+class CleanPass:
+    """The clean forward pass."""
+
+    inputs: list[Tensor]
+    output: Any
+    elements: Tensor
+    loss: Tensor
+
+
+@dataclass
+class TrainingBatch:
+    """One batch: its losses at any point, and its attack."""
+
+    attack: ModelGradient
+    call: Call
+    y: Any
+    training_loss: TrainingLoss
+    weighting: Weighting
+    own_loss: bool
+    """Whether the attack's loss is the training loss up to a positive factor per example."""
+
+    @classmethod
+    def of(
+        cls,
+        model: Any,
+        x: Any,
+        y: Any,
+        recipe: Recipe,
+        weighting: Weighting,
+        loss_fn: LossFn | None,
+        attack_loss_fn: LossFn | None,
+        sample_weight: Tensor | None,
+        pass_y: bool,
+        target: Any,
+        **attack_arguments: Any,
+    ) -> TrainingBatch:
+        """Takes the arguments of `adversarial_loss`, checked.
+
+        Raises:
+            ValueError: As `adversarial_loss`.
+        """
+        if recipe.targeted != (target is not None):
+            what = "a targeted recipe needs target=" if recipe.targeted else "target= was given"
+            raise ValueError(f"{what}, the recipe says targeted={recipe.targeted}")
+        if y is None:
+            raise ValueError("training needs labels: y is None")
+        y, sample_weight = normal(y), normal(sample_weight)
+        labels = target if recipe.targeted else y if pass_y else None
+        attack, call = prepared(
+            model, x, labels, recipe=recipe, loss_fn=attack_loss_fn or loss_fn, **attack_arguments
+        )
+        training_loss = TrainingLoss(loss_fn, recipe.model_output, sample_weight, attack.values)
+        training_loss.check(len(attack.features.tensors[0]))
+        weighted = sample_weight is not None
+        if attack_loss_fn is None and weighted and recipe.reduction == "mean":
+            attack.loss_fn = training_loss
+        own = attack_loss_fn is None and pass_y and not recipe.targeted
+        own = own and not (weighted and recipe.reduction == "sum")
+        return cls(attack, call, y, training_loss, weighting, own)
+
+    @property
+    def shares_forward(self) -> bool:
+        """Whether the attack's first forward pass is the clean one."""
+        recipe, model = self.attack.recipe, self.attack.model
+        modes = (module.training for module in getattr(model, "modules", list)())
+        same_mode = recipe.model_mode != "eval" or not any(modes)
+        return recipe.iterations > 0 and same_mode and starts_at_input(recipe, self.call)
+
+    @property
+    def attacks_first(self) -> bool:
+        """Whether the attack comes before the clean pass, as CleverHans' in eval mode.
+
+        The clean pass would move the BatchNorm statistics that the attack sees.
+        """
+        return self.attack.recipe.model_mode == "eval" and not self.shares_forward
+
+    def clean(self) -> CleanPass:
+        """The clean forward pass; its inputs are leaves where the attack shares it."""
+        tensors = self.attack.features.tensors
+        inputs = [leaf(t) if self.shares_forward else t.detach() for t in tensors]
+        output = self.attack.output(inputs)
+        elements = self.training_loss.elements(output, self.y)
+        return CleanPass(inputs, output, elements, self.training_loss.reduced(elements))
+
+    def run(self, first: list[Tensor | None] | None) -> list[Tensor]:
+        """The adversarial features."""
+        return run_on_model(self.attack, self.call, first)
+
+    def loss_at(self, tensors: list[Tensor]) -> Tensor:
+        """The training loss at given features."""
+        return self.training_loss(self.attack.output(tensors), self.y)
+
+    def unscaled(self, gradient: Tensor | None, clean: CleanPass, scale: Tensor | None) -> Any:
+        """The attack's gradient, from that of the weighted and scaled clean loss."""
+        if gradient is None:
+            return None
+        if scale is not None:
+            # What the scale lets overflow is no gradient of the model: the scaler skips such a
+            # step, but a NaN in the adversarial batch would stay in the BatchNorm statistics.
+            gradient = torch.nan_to_num(gradient / scale.to(gradient.device), 0.0, 0.0, 0.0)
+        if self.weighting.clean != 1:
+            gradient = gradient / self.weighting.clean
+        recipe = self.attack.recipe
+        # The training loss is a mean; the sum does not let the guard see the batch size.
+        count = clean.elements.numel() if recipe.reduction == "sum" and clean.elements.dim() else 1
+        return gradient if count == 1 else gradient * count
