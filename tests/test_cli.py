@@ -126,7 +126,8 @@ def test_unreadable_model(
 
 
 @pytest.mark.parametrize(
-    "command", [["-h"], ["compare", "-h"], ["demo", "-h"], ["env", "-h"], ["--version"]]
+    "command",
+    [["-h"], ["attack", "-h"], ["compare", "-h"], ["demo", "-h"], ["env", "-h"], ["--version"]],
 )
 def test_help_needs_nothing_heavy(command: list[str]) -> None:
     code = (

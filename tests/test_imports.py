@@ -96,11 +96,17 @@ CORE = (
     "reference",
     "kernel",
 )
-ENGINE = ("checks", "engine", "model_gradient")
-DIALECTS = ("attacks", "nsl", "cleverhans")
+ENGINE = ("checks", "engine", "model_gradient", "preparation")
+DIALECTS = ("attacks", "nsl", "cleverhans", "training")
 OUTER = (
     "graphs",
     "cuda_graph",
+    "evaluation",
+    "scores",
+    "shards",
+    "robust_report",
+    "progress",
+    "dataset_attack",
     "machine",
     "converters",
     "comparison",
@@ -122,6 +128,9 @@ FORBIDDEN = [
     ("cleverhans", "attacks"),
     ("attacks", "nsl"),
     ("attacks", "cleverhans"),
+    *(("training", other) for other in ("attacks", "nsl", "cleverhans")),
+    *((other, "training") for other in ("attacks", "nsl", "cleverhans")),
+    ("distributing", "training"),
     ("cleverhans.v3", "cleverhans.tf2"),
     ("cleverhans.v3", "cleverhans.torch"),
     ("cleverhans.tf2", "cleverhans.torch"),

@@ -1,18 +1,26 @@
 """FGSM, PGD and adversarial losses that mirror TensorFlow's NSL and CleverHans, in PyTorch."""
 
 from torchfgsm.attacks import attack, fgsm, perturb, pgd
+from torchfgsm.evaluation import evaluate
 from torchfgsm.graphs import CapturedAttack, capture
 from torchfgsm.recipe import Recipe
+from torchfgsm.robust_report import RobustReport
+from torchfgsm.training import AdversarialLosses, adversarial_loss, adversarial_step
 from torchfgsm.version import __version__
 from torchfgsm.weighting import Weighting
 
 __all__ = [
+    "AdversarialLosses",
     "CapturedAttack",
     "Recipe",
+    "RobustReport",
     "Weighting",
     "__version__",
+    "adversarial_loss",
+    "adversarial_step",
     "attack",
     "capture",
+    "evaluate",
     "fgsm",
     "perturb",
     "pgd",

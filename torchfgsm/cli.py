@@ -1,4 +1,4 @@
-"""The command line: `torchfgsm compare`, `convert`, `demo` and `env`."""
+"""The command line: `torchfgsm attack`, `compare`, `convert`, `demo` and `env`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line; by default the process' own.
 
     Returns:
-        0: equal. 1: different. 2: could not compare, with one line on stderr.
+        0: equal. 1: different. 2: could not be done, with one line on stderr.
     """
     parser = _parser()
     options = parser.parse_args(arguments)
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="torchfgsm",
         description="FGSM and adversarial training as in NSL and CleverHans, in PyTorch.",
-        epilog="Exit codes: 0 equal, 1 different, 2 could not compare.",
+        epilog="Exit codes: 0 done or equal, 1 different, 2 could not be done.",
     )
     parser.add_argument("--version", action="version", version=f"torchfgsm {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--json", action="store_true", help="write JSON to stdout")
     compare.set_defaults(command=_compare)
     _add_convert(commands)
+    _add_attack(commands)
     demo = commands.add_parser(
         "demo", help="train, convert, attack and compare small models of real digits"
     )
@@ -122,28 +123,40 @@ def _add_convert(commands: Any) -> None:
     convert.add_argument(
         "-o", "--output", metavar="OUT.onnx", help="file to write; without it the model is checked"
     )
-    convert.add_argument("--inputs", metavar="NAMES", help="a frozen graph's inputs: a:0,b:0")
-    convert.add_argument("--outputs", metavar="NAMES", help="a frozen graph's outputs: c:0")
+    _add_model_options(convert)
     convert.add_argument("--dtype", choices=("float32", "float64"), help="default: the model's")
     convert.add_argument("--data", metavar="FILE.npz", help="inputs to compare on too, by name")
     convert.add_argument(
-        "--custom-objects", metavar="FILE.py", help="defines the model's own layers; it is run"
-    )
-    convert.add_argument(
-        "--allow-unsafe", action="store_true", help="run Python code that lies in the model's file"
-    )
-    convert.add_argument(
         "--verify-training", action="store_true", help="compare training steps with Keras too"
-    )
-    convert.add_argument(
-        "--no-verify", action="store_true", help="do not compare with the original"
-    )
-    convert.add_argument(
-        "--timeout", type=float, default=600.0, metavar="SECONDS", help="for one step; default 600"
     )
     convert.add_argument("--force", action="store_true", help="replace an older output file")
     convert.add_argument("--json", action="store_true", help="write JSON to stdout")
     convert.set_defaults(command=_convert)
+
+
+def _add_attack(commands: Any) -> None:
+    from torchfgsm.dataset_attack import arguments
+
+    attack = commands.add_parser(
+        "attack", help="write the adversarial examples of a whole file of data"
+    )
+    _add_model_options(attack)
+    arguments.add_options(attack)
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--inputs", metavar="NAMES", help="a frozen graph's inputs: a:0,b:0")
+    parser.add_argument("--outputs", metavar="NAMES", help="a frozen graph's outputs: c:0")
+    parser.add_argument(
+        "--custom-objects", metavar="FILE.py", help="defines the model's own layers; it is run"
+    )
+    parser.add_argument(
+        "--allow-unsafe", action="store_true", help="run Python code that lies in the model's file"
+    )
+    parser.add_argument("--no-verify", action="store_true", help="do not compare with the original")
+    parser.add_argument(
+        "--timeout", type=float, default=600.0, metavar="SECONDS", help="for one step; default 600"
+    )
 
 
 def _convert(options: argparse.Namespace) -> int:

@@ -1,0 +1,1 @@
+"""The command `torchfgsm attack`: adversarial examples of a whole file, in constant memory."""

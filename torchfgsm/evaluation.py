@@ -1,0 +1,293 @@
+"""Robust evaluation: accuracy and loss of a model on clean and on adversarial input."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchfgsm import shards
+from torchfgsm.attacks import attack
+from torchfgsm.features import items
+from torchfgsm.gradient import attack_mode
+from torchfgsm.model_gradient import LossFn, call_model, output_tensor
+from torchfgsm.progress import Bar, Progress
+from torchfgsm.recipe import Recipe
+from torchfgsm.robust_report import ClassScore, CurvePoint, RobustReport
+from torchfgsm.scores import Scores, classes_of, predictions, true_classes
+from torchfgsm.training_loss import TrainingLoss
+
+_CLEAN, _ADVERSARIAL, _CURVE = 0, 1, 2
+
+
+def evaluate(
+    model: Any,
+    loader: Iterable[Any],
+    *,
+    recipe: Recipe,
+    loss_fn: LossFn | None = None,
+    attack_loss_fn: LossFn | None = None,
+    device: torch.device | str | None = None,
+    epsilons: Sequence[float] | None = None,
+    label_key: Any = "label",
+    ignore_index: int | None = None,
+    pass_y: bool = True,
+    target: Callable[[Tensor], Tensor] | None = None,
+    progress: Progress | bool | None = None,
+    **attack_arguments: Any,
+) -> RobustReport:
+    """Accuracy and mean loss of a model on the examples of a loader, and on them attacked.
+
+    The model is in eval mode meanwhile, and afterwards as it was. Under torch.distributed, which
+    torchrun sets up, the loaders of all processes are taken for the shards of one set, and every
+    process gets the report of the whole set; examples that a `DistributedSampler` repeats to fill
+    up its shards count once. No other sampler may repeat any.
+
+    Args:
+        model: As in `torchfgsm.attack`; its output is one tensor, (N, classes, ...), or (N,) or
+            (N, 1) for a binary model.
+        loader: Batches (x, y), or dicts of features of which `label_key` holds the labels.
+        recipe: The attack.
+        loss_fn: `loss_fn(output, y)` -> losses per example (N, ...), or their mean. Default:
+            cross-entropy per example, as in `torchfgsm.attack`.
+        attack_loss_fn: The attack's own loss; default `loss_fn`.
+        device: Where batches are moved to; default the model's own.
+        epsilons: Lengths for the curve. The recipe's ball gets each of these radii, its step and
+            the radius of its random start in proportion; a recipe of one step without a ball gets
+            a step of this length.
+        label_key: Key of the labels in batches that are dicts.
+        ignore_index: A label that is left out of the accuracies; `loss_fn` must know it, too.
+        pass_y: Whether the attack is against the labels rather than the model's own prediction.
+        target: Targets of a targeted recipe from the labels of a batch.
+        progress: True: a bar on stderr. A callable is called with the batches done and their
+            number, None where that is not known. Process 0 alone shows it.
+        **attack_arguments: `clip_min`, `clip_max`, `mask`, `generator` and `validate` of
+            `torchfgsm.attack`.
+
+    Returns:
+        The report.
+
+    Raises:
+        TypeError: As `torchfgsm.attack`; an output that is not a tensor; a batch of another form.
+        ValueError: As `torchfgsm.attack`; no examples; labels out of range; lengths by which the
+            recipe cannot be scaled; repeated examples that cannot be told.
+    """
+    if recipe.targeted != (target is not None):
+        what = "a targeted recipe needs target=" if recipe.targeted else "target= was given"
+        raise ValueError(f"{what}, the recipe says targeted={recipe.targeted}")
+    unknown = set(attack_arguments) - {"clip_min", "clip_max", "mask", "generator", "validate"}
+    if unknown:
+        raise TypeError(f"evaluate takes no {sorted(unknown)}; lengths are the recipe's")
+    scaled = [at_length(recipe, epsilon) for epsilon in epsilons or ()]
+    repeated = shards.RepeatedExamples(loader)
+    with torch.inference_mode(False), torch.no_grad(), contextlib.ExitStack() as stack:
+        model = shards.undistributed(model)
+        attacks = _Attacks(model, [recipe, *scaled], attack_loss_fn or loss_fn, pass_y, target,
+                           attack_arguments)  # fmt: skip
+        loss = TrainingLoss(loss_fn, recipe.model_output, None, values=True)
+        scoring = _Scoring(attacks, loss, ignore_index, Scores(_CURVE + len(scaled)))
+        report = _reporter(progress, stack)
+        stack.enter_context(attack_mode(model, "eval"))
+        place, total = device or _device_of(model), _length_of(loader)
+        for number, batch in enumerate(loader, start=1):
+            x, y = _parts(batch, label_key)
+            count = _count(x)
+            rows = repeated.kept(count)
+            scoring.add(_moved(x, place), _moved(y, place), rows, count)
+            report(number, total)
+    scoring.scores.over_all_processes()
+    return _report(recipe, epsilons or (), scoring.scores)
+
+
+def at_length(recipe: Recipe, epsilon: float) -> Recipe:
+    """A recipe with another ball and its step in proportion, or without a ball another step.
+
+    Raises:
+        ValueError: A bad length; a recipe without a length, or of several steps without a ball.
+    """
+    if not 0 <= epsilon < math.inf:
+        raise ValueError(f"epsilons must be finite and at least 0, got {epsilon!r}")
+    length = recipe.step if recipe.epsilon is None else recipe.epsilon
+    if recipe.epsilon is None and recipe.iterations > 1:
+        raise ValueError(
+            f"a recipe of {recipe.iterations} steps without a ball has no length that epsilons "
+            "could set: give it an epsilon"
+        )
+    if length is None or length <= 0 or recipe.step is None:
+        raise ValueError(
+            f"epsilons scale the recipe's own length, which must be above 0: got step "
+            f"{recipe.step} and epsilon {recipe.epsilon}"
+        )
+    factor = epsilon / length
+    start = recipe.random_radius
+    return replace(
+        recipe,
+        step=epsilon if recipe.epsilon is None else recipe.step * factor,
+        epsilon=None if recipe.epsilon is None else epsilon,
+        random_radius=None if start is None else start * factor,
+    )
+
+
+@dataclass
+class _Attacks:
+    """The attacks on each batch."""
+
+    model: Any
+    recipes: Sequence[Recipe]
+    loss_fn: LossFn | None
+    pass_y: bool
+    target: Callable[[Tensor], Tensor] | None
+    arguments: Mapping[str, Any]
+
+    def run(self, number: int, x: Any, y: Any) -> Any:
+        labels = y if self.pass_y else None
+        if self.target is not None:
+            labels = self.target(y)
+        recipe = self.recipes[number]
+        return attack(self.model, x, labels, recipe=recipe, loss_fn=self.loss_fn, **self.arguments)
+
+
+@dataclass
+class _Scoring:
+    """Runs the model on clean and attacked batches, and counts."""
+
+    attacks: _Attacks
+    loss: TrainingLoss
+    ignore_index: int | None
+    scores: Scores
+
+    def add(self, x: Any, y: Any, rows: Tensor | None, count: int) -> None:
+        """Adds a batch, of whose `count` examples only `rows` count where there are such."""
+        output = self._output(x)
+        labels = _Labels.of(y, output, rows, count, self.ignore_index)
+        if labels is not None:
+            self.scores.add_labels(labels.counting, classes_of(output), labels.examples)
+            self._score(_CLEAN, output, labels)
+        # A batch of repetitions alone runs too: a model in shards waits for every process.
+        for number in range(len(self.attacks.recipes)):
+            output = self._output(self.attacks.run(number, x, y))
+            if labels is not None:
+                self._score(_ADVERSARIAL + number, output, labels)
+
+    def _output(self, x: Any) -> Tensor:
+        return output_tensor(call_model(self.attacks.model, x))
+
+    def _score(self, version: int, output: Tensor, labels: _Labels) -> None:
+        output = _rows(output, labels.rows)
+        probabilities = self.loss.model_output == "probabilities"
+        predicted = predictions(output, probabilities=probabilities)
+        self.scores.add(version, labels.only_counting(predicted), labels.counting)
+        self.scores.add_loss(version, self.loss.elements(output, labels.y), labels.examples)
+
+
+@dataclass
+class _Labels:
+    """The labels of a batch: as the loss takes them, and the class numbers that count."""
+
+    y: Any
+    rows: Tensor | None
+    examples: int
+    counting: Tensor
+    mask: Tensor | None
+
+    @classmethod
+    def of(
+        cls, y: Any, output: Tensor, rows: Tensor | None, count: int, ignore_index: int | None
+    ) -> _Labels | None:
+        """None where no example of the batch counts."""
+        examples = count if rows is None else len(rows)
+        if not examples:
+            return None
+        y = _rows(y, rows)
+        classes = true_classes(y, _rows(output, rows))
+        mask = None if ignore_index is None else classes != ignore_index
+        return cls(y, rows, examples, classes if mask is None else classes[mask], mask)
+
+    def only_counting(self, predicted: Tensor) -> Tensor:
+        return predicted if self.mask is None else predicted[self.mask]
+
+
+def _rows(values: Any, rows: Tensor | None) -> Any:
+    return values if rows is None else values[rows.to(values.device)]
+
+
+def _parts(batch: Any, label_key: Any) -> tuple[Any, Any]:
+    """Input and labels of a batch."""
+    if isinstance(batch, Mapping):
+        if label_key not in batch:
+            raise ValueError(
+                f"expected the labels of a batch under {label_key!r}, found the keys "
+                f"{list(batch)}: label_key= names another"
+            )
+        return {name: v for name, v in batch.items() if name != label_key}, batch[label_key]
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        came = f"{type(batch).__name__}"
+        came += f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
+        raise TypeError(f"expected batches (x, y), or dicts with the labels in them, got {came}")
+    return batch[0], batch[1]
+
+
+def _count(x: Any) -> int:
+    sizes = [len(v) for v in items(x).values() if isinstance(v, Tensor) and v.dim()]
+    if not sizes:
+        raise TypeError(f"expected a batch of tensors (N, ...), got {type(x).__name__}")
+    return sizes[0]
+
+
+def _moved(value: Any, device: torch.device | str | None) -> Any:
+    if isinstance(value, Tensor):
+        return value if device is None else value.to(device)
+    if isinstance(value, Mapping):
+        return {name: _moved(entry, device) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_moved(entry, device) for entry in value]
+    return value
+
+
+def _device_of(model: Any) -> torch.device | None:
+    if not isinstance(model, nn.Module):
+        return None
+    return next((tensor.device for tensor in (*model.parameters(), *model.buffers())), None)
+
+
+def _length_of(loader: Any) -> int | None:
+    try:
+        return len(loader)
+    except TypeError:  # an iterable data set
+        return None
+
+
+def _reporter(progress: Progress | bool | None, stack: contextlib.ExitStack) -> Progress:
+    if not progress or not shards.is_first():
+        return lambda done, total: None
+    if progress is True:
+        return stack.enter_context(Bar("evaluating", "batches"))
+    return progress
+
+
+def _report(recipe: Recipe, epsilons: Sequence[float], scores: Scores) -> RobustReport:
+    if not scores.counts.sum():
+        raise ValueError("the loader has no examples whose labels count")
+    return RobustReport(
+        recipe=recipe,
+        examples=scores.examples,
+        labels=int(scores.counts.sum()),
+        clean_accuracy=scores.accuracy(_CLEAN),
+        adversarial_accuracy=scores.accuracy(_ADVERSARIAL),
+        clean_loss=scores.loss(_CLEAN),
+        adversarial_loss=scores.loss(_ADVERSARIAL),
+        classes=tuple(
+            ClassScore(label, int(count), scores.class_accuracy(_CLEAN, label),
+                       scores.class_accuracy(_ADVERSARIAL, label))
+            for label, count in enumerate(scores.counts.tolist())
+        ),
+        curve=tuple(
+            CurvePoint(float(epsilon), scores.accuracy(number), scores.loss(number))
+            for number, epsilon in enumerate(epsilons, start=_CURVE)
+        ),
+    )  # fmt: skip
