@@ -81,6 +81,13 @@ def in_nsl(model: nn.Module, x: Tensor, y: Tensor) -> None:
     _backward(adv_model({"feature": x, "label": y}).loss)
 
 
+def step(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    """The port's step: one forward pass in memory at a time."""
+    recipe = Recipe(step=EPS, model_mode="keep")
+    weighting = Weighting.from_nsl(MULTIPLIER)
+    torchfgsm.adversarial_step(model, x, y, recipe=recipe, weighting=weighting)
+
+
 def port(model: nn.Module, x: Tensor, y: Tensor) -> None:
     """The port's attack and weights in the usual loop; the attack sees the training mode."""
     recipe = Recipe(step=EPS, model_mode="keep")
@@ -112,5 +119,6 @@ WAYS = (
     # Its attack casts the input to float32.
     Way("cleverhans", cleverhans, peers.version_of("cleverhans"), float64=False),
     Way("torchfgsm.nsl", in_nsl, lambda: torchfgsm.__version__),
+    Way("torchfgsm, step", step, lambda: torchfgsm.__version__),
     Way("torchfgsm", port, lambda: torchfgsm.__version__),
 )

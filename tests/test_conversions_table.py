@@ -61,7 +61,7 @@ def test_every_model_was_converted_by_every_route_in_both_versions() -> None:
     assert all(routes[model] == list(conversion_rows.ROUTES) for model in small)
     of = {k: {model for model, keras in routes if keras == k} for k in ("2", "3")}
     assert of["2"] == {model for model in of["3"] if not model.endswith("_keras3")}
-    assert len(large) >= 15
+    assert len(large) == 20
     assert len(small) > 120
 
 

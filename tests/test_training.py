@@ -169,3 +169,19 @@ def test_cleverhans_has_the_same_loss_and_gradients(order: float, pass_y: bool) 
         plain = network()
         adversarial_step(plain, x, rows, **{**arguments, "recipe": first})
         assert not torch.allclose(gradients(plain)["0.weight"], expected["0.weight"], rtol=1e-4)
+
+
+def test_the_memory_format_is_kept() -> None:
+    """No copy in another layout: the model sees channels_last in both passes."""
+    x, y = batch()
+    x = x.to(memory_format=torch.channels_last)
+    model = network().to(memory_format=torch.channels_last)
+    seen: list[bool] = []
+    model.register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    for recipe in (NSL, Recipe.cleverhans3(eps=0.1)):
+        result = adversarial_step(model, x, y, recipe=recipe, weighting=WEIGHTING)
+        assert result.adversarial.is_contiguous(memory_format=torch.channels_last)
+        assert not result.adversarial.is_contiguous()
+    assert seen == [True] * 5
