@@ -29,9 +29,10 @@ lint: $(VENV)/.installed
 types: $(VENV)/.installed
 	$(PY) -m mypy
 
-bench: $(VENV)/.installed  ## measure the README's tables again
+bench: $(VENV)/.installed  ## measure the tables of the README and docs/training.md again
 	$(PY) -m benchmarks.differences
 	$(PY) -m benchmarks.parity
+	$(PY) -m benchmarks.robust_training
 
 bench-speed: $(VENV)/.installed  ## time the step, whole attacks and a training step
 	$(PY) -m benchmarks.peers build/wheels --python $$($(PY) -c 'import sys; print("%d.%d" % sys.version_info[:2])')

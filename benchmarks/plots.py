@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
+
+from benchmarks.training_rows import TRANSLATED
 
 Rows = Sequence[dict[str, str]]
 
@@ -67,6 +70,38 @@ def bandwidth(rows: Rows, path: Path) -> None:
     _save(figure, grid, path)
 
 
+def robustness(rows: Rows, path: Path) -> None:
+    """Median accuracy under attack by radius: originals as lines, the port as marks."""
+    found = [r for r in rows if (r["part"], r["precision"]) == ("robustness", "float32")]
+    cases = _distinct(found, lambda row: row["case"])
+    panels = {
+        "each library by itself": [case for case in cases if case not in TRANSLATED],
+        "one as the other": [case for pair in TRANSLATED.items() for case in pair[::-1]],
+    }
+    figure, grid = _figure(1, len(panels), (5 * len(panels), 5))
+    for axes, (title, shown) in zip(grid[0], panels.items(), strict=True):
+        for case in shown:
+            color = f"C{cases.index(case)}"
+            dashes = "--" if case in TRANSLATED else "-"
+            axes.plot(*_medians(found, case, "original"), dashes, color=color, label=case)
+            axes.plot(*_medians(found, case, "port"), _MARKERS[cases.index(case)], color=color)
+        axes.set(xlabel="radius of PGD (L-inf)", ylabel="accuracy", title=title)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    # Each panel has a legend of its own.
+    _save(figure, None, path)
+
+
+def _medians(rows: Rows, case: str, side: str) -> tuple[list[float], list[float]]:
+    """Radii and median accuracies over the seeds."""
+    by_radius: dict[float, list[float]] = {}
+    for row in rows:
+        if (row["case"], row["side"]) == (case, side) and row["measure"].startswith("accuracy"):
+            radius = float(row["measure"].rpartition(" ")[2])
+            by_radius.setdefault(radius, []).append(float(row["value"]))
+    return _columns([(radius, median(found)) for radius, found in sorted(by_radius.items())])
+
+
 def _points(rows: Rows, provider: str, over: str) -> list[tuple[float, float]]:
     """(x, GB/s) of a provider: by size at the commonest example, or by example."""
     examples = [row["example"] for row in rows]
@@ -122,7 +157,7 @@ def _figure(lines: int, columns: int, size: tuple[float, float]) -> tuple[Any, A
 def _save(figure: Any, grid: Any, path: Path) -> None:
     from matplotlib import pyplot
 
-    handles, labels = grid[0][0].get_legend_handles_labels()
+    handles, labels = grid[0][0].get_legend_handles_labels() if grid is not None else ([], [])
     if handles:
         figure.legend(handles, labels, loc="outside upper center", ncols=4)
     figure.savefig(path, dpi=110)

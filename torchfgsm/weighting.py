@@ -17,8 +17,8 @@ class Weighting:
 
     NSL weighs `1 : multiplier`, CleverHans 3 weighs `(1 - adv_coeff) : adv_coeff`. Both train
     towards the same optimum when `multiplier = adv_coeff / (1 - adv_coeff)`; NSL's loss is then
-    `1 / (1 - adv_coeff)` times CleverHans'. With SGD that factor scales the learning rate, with
-    Adam it does not.
+    `1 / (1 - adv_coeff)` times CleverHans'. With SGD that factor scales the learning rate; with
+    Adam it scales epsilon alone.
 
     Attributes:
         clean: Factor of the loss on the clean examples.
