@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -196,8 +194,7 @@ def _clean_half(
     clean, first = batch.clean(), None
     own = batch.shares_forward and batch.own_loss
     if batch.shares_forward and not own:
-        with _outside_autocast(clean.loss):
-            first = batch.attack.of(clean.output, clean.inputs, retain_graph=True)
+        first = batch.attack.of(clean.output, clean.inputs, retain_graph=True)
     scale = _backward(batch.weighting.clean * clean.loss, scaler)
     batch.attack.backwards += 1
     if own:
@@ -212,19 +209,13 @@ def _backward(loss: Tensor, scaler: torch.amp.GradScaler | None) -> Tensor | Non
             "the training loss depends on no parameter that requires grad: unfreeze one, and check "
             "that the model does not run under torch.no_grad()"
         )
-    with _outside_autocast(loss):
+    with torch.autocast(loss.device.type, enabled=False):
         if scaler is None or not scaler.is_enabled():
             torch.autograd.backward(loss)
             return None
         torch.autograd.backward(scaler.scale(loss))
         scale: Tensor = scaler.scale(torch.ones((), device=loss.device))
         return scale
-
-
-@contextlib.contextmanager
-def _outside_autocast(loss: Tensor) -> Iterator[None]:
-    with torch.autocast(loss.device.type, enabled=False):
-        yield
 
 
 def _losses(
