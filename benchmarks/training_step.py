@@ -1,9 +1,10 @@
 """A training step on clean and adversarial examples: `python -m benchmarks.training_step`.
 
 Time and peak memory of every way to fill the parameters' gradients of
-`L(x) + 0.2 * L(x_adv)`, L-inf 8/255 with given labels, in training mode. Their gradients are first
-compared in float64 (CleverHans, which casts to float32, in that). On CUDA memory is what the
-allocator gave out at most; on a CPU the bytes that autograd keeps for backward.
+`L(x) + 0.2 * L(x_adv)`, L-inf 8/255 within [0, 1] with given labels, in training mode (ART's attack
+in eval mode). Their gradients are first compared in float64 (CleverHans and ART, which cast to
+float32, in that). On CUDA memory is what the allocator gave out at most; on a CPU the bytes that
+autograd keeps for backward.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from benchmarks.contest import Pace, Provider, compete
 from benchmarks.models import ARCHITECTURES, Architecture
 from benchmarks.rows import Row
 from benchmarks.saved_memory import saved_mib
-from benchmarks.training_ways import REFERENCE, WAYS, Step, Way, by_hand
+from benchmarks.training_ways import REFERENCE, WAYS, Step, Way, by_hand, in_eval_mode
 from torchfgsm.machine import exact_arithmetic
 
 Gradients = list[Tensor]
@@ -105,7 +106,8 @@ def difference(way: Way, architecture: Architecture, size: int, device: torch.de
     model = architecture.build(device).to(dtype).train()
     batch = architecture.batches(size, 1, device, dtype)[0]
     with exact_arithmetic():
-        expected, found = (_gradients(step, model, batch) for step in (by_hand, way.step))
+        right = in_eval_mode if way.eval_mode else by_hand
+        expected, found = (_gradients(step, model, batch) for step in (right, way.step))
     worst = max(
         float((own - other).norm() / other.norm())
         for own, other in zip(found, expected, strict=True)
