@@ -60,7 +60,8 @@ def adversarial_loss(
 
     Where the recipe's mode is not "eval", or nothing of the model is in training mode, the clean
     forward pass comes first and gives the attack's first gradient, as in NSL. Otherwise the attack
-    comes first, in eval mode, as in CleverHans.
+    comes first, in eval mode, as in CleverHans. A compiled model whose pass is shared needs
+    `torch._functorch.config.donated_buffer = False`: its graph is backpropagated twice.
 
     Args:
         model: As in `torchfgsm.attack`.
