@@ -44,7 +44,8 @@ def compare_slopes(model: ConvertedModel, question: Question, title: str) -> Com
     # Away from exact zeros and ones, where kinks are.
     start = {n: wide.batch[n] + 0.01 * random.random(wide.batch[n].shape) for n in names}
     wide = replace(wide, batch={**wide.batch, **start})
-    gradients = {n: measure(twin, wide)[f"gradient {n}"] for n in names}
+    measured = measure(twin, wide)
+    gradients = {n: measured[f"gradient {n}"] for n in names}
     rows: list[Difference] = []
     for i in range(_DIRECTIONS):
         direction = {n: random.standard_normal(start[n].shape) for n in names}

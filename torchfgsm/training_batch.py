@@ -39,6 +39,8 @@ class TrainingBatch:
     weighting: Weighting
     own_loss: bool
     """Whether the attack's loss is the training loss up to a positive factor per example."""
+    shares_forward: bool
+    """Whether the attack's first forward pass is the clean one."""
 
     @classmethod
     def of(
@@ -77,15 +79,10 @@ class TrainingBatch:
             attack.loss_fn = training_loss
         own = attack_loss_fn is None and pass_y and not recipe.targeted
         own = own and not (weighted and recipe.reduction == "sum")
-        return cls(attack, call, y, training_loss, weighting, own)
-
-    @property
-    def shares_forward(self) -> bool:
-        """Whether the attack's first forward pass is the clean one."""
-        recipe, model = self.attack.recipe, self.attack.model
         modes = (module.training for module in getattr(model, "modules", list)())
         same_mode = recipe.model_mode != "eval" or not any(modes)
-        return recipe.iterations > 0 and same_mode and starts_at_input(recipe, self.call)
+        shares = recipe.iterations > 0 and same_mode and starts_at_input(recipe, call)
+        return cls(attack, call, y, training_loss, weighting, own, shares)
 
     @property
     def attacks_first(self) -> bool:
