@@ -54,6 +54,7 @@ def main() -> None:
     clean, robust = accuracies(model.module.eval(), x[1400:], y[1400:])
     if dist.get_rank() == 0:
         print(f"{dist.get_world_size()} processes: clean {clean:.1%}  robust {robust:.1%}")
+    dist.barrier()  # no process ends while another one needs it
     dist.destroy_process_group()
 
 
