@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from toy_models import batch, mlp, noisy
 
-from torchfgsm import Recipe, attack
+from torchfgsm import Recipe, Weighting, adversarial_step, attack
 from torchfgsm.cuda_graph import CudaGraph
 from torchfgsm.graphs import CapturedAttack, capture
 from torchfgsm.machine import exact_arithmetic
@@ -244,6 +244,36 @@ def test_streams_take_turns(cuda: torch.device) -> None:
             found.append(run(x))
     torch.cuda.synchronize()
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.gpu
+def test_a_whole_training_step_can_be_captured(cuda: torch.device) -> None:
+    """By torch's own means, as any other training step."""
+    model, recipe = cnn(cuda).eval(), replace(STEP, model_mode="keep_and_update")
+    x, y = torch.rand(5, 3, 8, 8, device=cuda), torch.arange(5, device=cuda)
+
+    def step() -> None:
+        for parameter in model.parameters():
+            parameter.grad = None
+        adversarial_step(model, x, y, recipe=recipe, weighting=Weighting(1.0, 0.2), validate=False)
+
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    captured = [parameter.grad for parameter in model.parameters()]
+    x.copy_(torch.rand_like(x))
+    graph.replay()
+    found = [grad.clone() for grad in captured if grad is not None]
+    step()
+    expected = [parameter.grad for parameter in model.parameters()]
+    for own, other in zip(found, expected, strict=True):
+        assert other is not None
+        torch.testing.assert_close(own, other)
 
 
 @pytest.mark.gpu

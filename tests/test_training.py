@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from no_waiting import NoWaiting
 from torch import Tensor, nn
 
 from torchfgsm import Recipe, Weighting, adversarial_loss, adversarial_step
@@ -185,3 +186,13 @@ def test_the_memory_format_is_kept() -> None:
         assert result.adversarial.is_contiguous(memory_format=torch.channels_last)
         assert not result.adversarial.is_contiguous()
     assert seen == [True] * 5
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "random" not in name])
+def test_without_looking_at_values_the_step_never_waits_for_the_device(name: str) -> None:
+    """What a CUDA graph of a whole step needs."""
+    arguments, _ = CASES[name]
+    model, (x, y) = network(), batch()
+    with NoWaiting():
+        adversarial_step(model, x, y, validate=False, **{"weighting": WEIGHTING, **arguments})
+    assert gradients(model)

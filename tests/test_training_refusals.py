@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from test_training import gradients
 from test_training_precision import KEPT, NSL, WEIGHTING, batch, network
 from torch import Tensor, nn
@@ -56,6 +57,36 @@ def test_a_model_detached_from_its_input_is_refused(train: Any) -> None:
     model = Detached()
     with pytest.raises(ValueError, match="no path leads from x to the loss"):
         train(model, *batch(), recipe=KEPT, weighting=WEIGHTING)
+    assert not gradients(model)
+
+
+def test_a_detached_model_is_refused_with_a_loss_of_the_attacks_own_too() -> None:
+    model = Detached()
+    with pytest.raises(ValueError, match="no path leads from x to the loss"):
+        adversarial_step(
+            model, *batch(), recipe=KEPT, weighting=WEIGHTING, attack_loss_fn=F.cross_entropy
+        )
+    assert not gradients(model)
+
+
+class HalfDetached(nn.Module):
+    """A model of two features that forgets the second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network()
+
+    def forward(self, x: dict[str, Tensor]) -> Tensor:
+        output: Tensor = self.net(x["seen"] + x["lost"].detach())
+        return output
+
+
+def test_the_feature_without_a_path_is_named_before_gradients_are_added() -> None:
+    model = HalfDetached()
+    x, y = batch()
+    with pytest.raises(ValueError, match=r"no path leads from features \['lost'\]"):
+        adversarial_step(model, {"seen": x, "lost": x}, y, recipe=KEPT, weighting=WEIGHTING)
+    assert not gradients(model)
 
 
 @pytest.mark.parametrize("recipe", [NSL, Recipe.nsl(0.1)], ids=["shared", "eval"])

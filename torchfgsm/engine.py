@@ -36,7 +36,7 @@ def run(features: Features, gradient_at: GradientAt, recipe: Recipe, call: Call)
     for turn in range(recipe.iterations):
         grads = gradient_at(turn, x)
         found = [i for i, grad in enumerate(grads) if grad is not None]
-        _refuse_missing(features, grads, recipe)
+        refuse_missing(features, grads, recipe)
         given = ([x[i] for i in found], [grad for grad in grads if grad is not None])
         of_these = call.only(found)
         if recipe.zero_gradient == "refuse" and found:
@@ -49,7 +49,12 @@ def run(features: Features, gradient_at: GradientAt, recipe: Recipe, call: Call)
     return [a.clone() if a is b else a for a, b in zip(x, origin, strict=True)]
 
 
-def _refuse_missing(features: Features, grads: Sequence[Tensor | None], recipe: Recipe) -> None:
+def refuse_missing(features: Features, grads: Sequence[Tensor | None], recipe: Recipe) -> None:
+    """Refuses features without a gradient where the recipe says so.
+
+    Raises:
+        ValueError: Their names, and what may be the cause.
+    """
     missing = [name for name, grad in zip(features.names, grads, strict=True) if grad is None]
     if missing and recipe.missing_gradient == "refuse":
         what = "x" if missing == [""] else f"features {missing}"

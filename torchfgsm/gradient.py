@@ -51,6 +51,25 @@ def input_gradient(
     return [next(found) if tensor.requires_grad else None for tensor in inputs]
 
 
+def connected(loss: Tensor, inputs: Sequence[Tensor]) -> list[Tensor | None]:
+    """The inputs from which a path leads to the loss; None in place of the others.
+
+    It looks at autograd's graph alone, so that a missing gradient is known before a backward pass
+    has added others to the parameters.
+    """
+    left = {id(tensor) for tensor in inputs}
+    stack, seen = [loss.grad_fn], {loss.grad_fn}
+    while stack and left:
+        node = stack.pop()
+        if node is None:
+            continue
+        left.discard(id(getattr(node, "variable", None)))  # only a leaf's node has one
+        following = [after for after, _ in node.next_functions if after not in seen]
+        seen.update(following)
+        stack += following
+    return [None if id(tensor) in left else tensor for tensor in inputs]
+
+
 def condition(
     grad: Tensor,
     *,

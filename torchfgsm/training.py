@@ -136,7 +136,9 @@ def adversarial_step(
 
     It never zeroes gradients and steps no optimizer, so that gradients accumulate over calls. Under
     `torch.autocast` call it inside of the context; backward passes run outside of it. Of a
-    `DistributedDataParallel` model the gradients are reduced once, in the adversarial half.
+    `DistributedDataParallel` model the gradients are reduced once, in the adversarial half. With
+    `validate=False` and no random start nothing here waits for the device, as `torch.cuda.graph`
+    needs it.
 
     Args:
         model: As in `adversarial_loss`, as are the other arguments.
@@ -196,6 +198,7 @@ def _clean_half(
     own = batch.shares_forward and batch.own_loss
     if batch.shares_forward and not own:
         first = batch.attack.of(clean.output, clean.inputs, retain_graph=True)
+    batch.refuse_missing(clean, first)  # before the backward pass adds what would stay
     scale = _backward(batch.weighting.clean * clean.loss, scaler)
     batch.attack.backwards += 1
     if own:

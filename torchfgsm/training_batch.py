@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from torchfgsm.call import Call
+from torchfgsm.engine import refuse_missing
 from torchfgsm.features import normal
-from torchfgsm.gradient import leaf
+from torchfgsm.gradient import connected, leaf
 from torchfgsm.model_gradient import LossFn, ModelGradient, run_on_model, starts_at_input
 from torchfgsm.preparation import prepared
 from torchfgsm.recipe import Recipe
@@ -99,6 +100,21 @@ class TrainingBatch:
         output = self.attack.output(inputs)
         elements = self.training_loss.elements(output, self.y)
         return CleanPass(inputs, output, elements, self.training_loss.reduced(elements))
+
+    def refuse_missing(self, clean: CleanPass, first: list[Tensor | None] | None) -> None:
+        """Refuses a clean pass that has no path from the input to the loss, if the recipe does.
+
+        Args:
+            clean: The clean pass.
+            first: The attack's gradient there; None: the loss's own gradient will be that.
+
+        Raises:
+            ValueError: As `torchfgsm.attack`.
+        """
+        looks = self.attack.recipe.missing_gradient == "refuse" and self.shares_forward
+        if looks and not torch.compiler.is_compiling():
+            found = connected(clean.loss, clean.inputs) if first is None else first
+            refuse_missing(self.attack.features, found, self.attack.recipe)
 
     def run(self, first: list[Tensor | None] | None) -> list[Tensor]:
         """The adversarial features."""
