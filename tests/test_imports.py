@@ -14,6 +14,7 @@ PACKAGE = ROOT / "torchfgsm"
 TENSORFLOW_SIDE = "torchfgsm.converters.tensorflow_side"
 HEAVY = {
     "filelock",
+    "jinja2",
     "matplotlib",
     "onnx",
     "onnx2torch",
@@ -113,6 +114,10 @@ OUTER = (
     "judgement",
     "originals",
     "parity",
+    "configuration",
+    "option_values",
+    "translation",
+    "explanation",
     "cli",
     "__main__",
 )
@@ -139,6 +144,8 @@ FORBIDDEN = [
     ("converters", "nsl"),
     ("converters", "cleverhans"),
     ("comparison", "converters"),
+    *(("configuration", room) for room in ("option_values", "translation", "explanation")),
+    ("translation", "explanation"),
 ]
 
 

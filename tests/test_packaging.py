@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +16,16 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 # What a build reads; tests, benchmarks and the rest are not copied and cannot be needed.
-NEEDED = ("pyproject.toml", "setup.cfg", "README.md", "LICENSE", "torchfgsm", "converters")
+NEEDED = (
+    "pyproject.toml", "setup.cfg", "MANIFEST.in", "README.md", "CHANGELOG.md", "LICENSE",
+    "torchfgsm", "converters",
+)  # fmt: skip
 INFO = "torchfgsm-{version}.dist-info/"
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
-    source = tmp_path_factory.mktemp("source")
+def _copied(source: Path) -> Path:
+    """The sources alone, in another folder."""
+    source.mkdir()
     for name in NEEDED:
         if (ROOT / name).is_dir():
             # Links stay links: a checkout has torchfgsm/converters -> ../converters.
@@ -27,12 +33,30 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]
             shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=ignored)
         else:
             shutil.copy2(ROOT / name, source / name)
-    out = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out)]
-    built = subprocess.run([*command, str(source)], capture_output=True, text=True, timeout=120)
+    return source
+
+
+def _built(source: Path, kind: str) -> Path:
+    """What a build of the folder gives."""
+    out = source.parent / f"{source.name}-{kind}"
+    command = [sys.executable, "-m", "build", f"--{kind}", "--no-isolation", "--outdir", str(out)]
+    variables = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
+    built = subprocess.run(
+        [*command, str(source)], capture_output=True, text=True, timeout=120, env=variables
+    )
     assert built.returncode == 0, built.stdout + built.stderr
-    (path,) = out.glob("*.whl")
-    with zipfile.ZipFile(path) as archive:
+    (path,) = out.iterdir()
+    return path
+
+
+@pytest.fixture(scope="module")
+def wheel_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _built(_copied(tmp_path_factory.mktemp("wheel") / "source"), "wheel")
+
+
+@pytest.fixture(scope="module")
+def wheel(wheel_file: Path) -> Iterator[zipfile.ZipFile]:
+    with zipfile.ZipFile(wheel_file) as archive:
         yield archive
 
 
@@ -82,3 +106,21 @@ def test_converters_is_not_a_top_level_package(wheel: zipfile.ZipFile) -> None:
 def test_bare_name_is_refused_in_a_checkout() -> None:
     with pytest.raises(ImportError, match=r"imported as torchfgsm\.converters"):
         __import__("converters")
+
+
+def test_the_same_wheel_comes_of_the_source_distribution(wheel_file: Path, tmp_path: Path) -> None:
+    """Two builds in other folders, from files of another time: the same bytes."""
+    source = _copied(tmp_path / "elsewhere")
+    for path in source.rglob("*"):
+        if not path.is_symlink():
+            os.utime(path, (1_000_000_000, 1_000_000_000))
+    packed = _built(source, "sdist")
+    with tarfile.open(packed) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    folders = {name.split("/")[0] for name in names if "/" in name}
+    assert folders == {"torchfgsm", "converters", "torchfgsm.egg-info"}
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    again = _built(unpacked, "wheel")
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (wheel_file, again)]
+    assert digests[0] == digests[1]

@@ -18,11 +18,14 @@ from torchfgsm.version import __version__
 _PACKAGES = (
     "cuda-bindings",
     "filelock",
+    "jinja2",
     "matplotlib",
     "onnx",
     "onnx2torch",
+    "onnxruntime",
     "platformdirs",
     "scikit-learn",
+    "torchvision",
     "triton",
 )
 _NVRTC = ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12", "nvidia-cuda-nvrtc-cu11")

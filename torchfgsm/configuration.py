@@ -1,0 +1,153 @@
+"""One library's configuration: its options by its own names, and the recipe that they stand for."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from torchfgsm.recipe import Recipe
+from torchfgsm.weighting import Weighting
+
+_PRESETS: Mapping[str, Callable[..., Recipe]] = MappingProxyType(
+    {
+        "nsl": Recipe.nsl,
+        "cleverhans3": Recipe.cleverhans3,
+        "cleverhans-tf2": Recipe.cleverhans_tf2,
+        "cleverhans-torch": Recipe.cleverhans_torch,
+    }
+)
+LIBRARIES = tuple(_PRESETS)
+TITLES: Mapping[str, str] = MappingProxyType(
+    {
+        "nsl": "NSL 1.4.0",
+        "cleverhans3": "CleverHans 3.1.0",
+        "cleverhans-tf2": "CleverHans 4.0.0 (TensorFlow 2)",
+        "cleverhans-torch": "CleverHans 4.0.0 (PyTorch)",
+        "": "recipe",
+    }
+)
+# The training loss's own options: of `nsl.make_adv_reg_config` and a Keras loss, and of
+# `cleverhans.loss.CrossEntropy`. CleverHans 4 has no training loss.
+_TRAINING: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"nsl": ("multiplier", "label_smoothing"), "cleverhans3": ("adv_coeff", "smoothing", "pass_y")}
+)
+_FIELDS = tuple(f.name for f in dataclasses.fields(Recipe))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """What one library is told, and the choices that this comes to.
+
+    Attributes:
+        library: One of `LIBRARIES`, or "" for a recipe of its own.
+        options: What was given, by the library's own names.
+        recipe: How adversarial examples are made.
+        weighting: Weights of the training loss; None: the library has no training loss.
+        label_smoothing: Share of each label that is spread over all classes, in [0, 1], in both
+            terms of the training loss.
+    """
+
+    library: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Recipe
+    weighting: Weighting | None = None
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
+
+    @property
+    def title(self) -> str:
+        """The library's name and version, for people."""
+        return TITLES[self.library]
+
+    @property
+    def training_recipe(self) -> Recipe:
+        """The recipe inside of the training loss.
+
+        NSL attacks the model in the mode that it trains in, and BatchNorm statistics move.
+        """
+        if self.library == "nsl" and "model_mode" not in self.options:
+            return dataclasses.replace(self.recipe, model_mode="keep_and_update")
+        return self.recipe
+
+    @classmethod
+    def of(cls, library: str, options: Mapping[str, Any] | None = None) -> Configuration:
+        """A library's configuration; what is not given is its default.
+
+        Args:
+            library: "nsl", "cleverhans3", "cleverhans-tf2" or "cleverhans-torch".
+            options: The library's own options: those of `nsl.make_adv_reg_config` and
+                `label_smoothing` of the Keras loss; CleverHans 3's attack parameters and
+                `adv_coeff`, `smoothing` and `pass_y` of its `CrossEntropy`; CleverHans 4's
+                arguments. Besides, any field of `Recipe` for what lies outside of the library's
+                configuration, such as `labels="given"` or `reduction="sum"`.
+
+        Returns:
+            The configuration.
+
+        Raises:
+            ValueError: An unknown library or option; the message names the nearest one. A value
+                that the library refuses.
+            TypeError: An option that the library requires is missing.
+        """
+        check_name("library", library, LIBRARIES)
+        given = dict(options or {})
+        preset = _PRESETS[library]
+        parameters = inspect.signature(preset).parameters
+        training = _TRAINING.get(library, ())
+        known = dict.fromkeys([*parameters, *training, *_FIELDS])
+        for name in given:
+            check_name(f"option of {library}", name, known)
+        missing = [
+            name
+            for name, parameter in parameters.items()
+            if parameter.default is inspect.Parameter.empty and name not in given
+        ]
+        if missing:
+            raise TypeError(f"{TITLES[library]} has no default for {', '.join(missing)}: give it")
+        own = {name: given[name] for name in given if name in parameters}
+        fields = {n: v for n, v in given.items() if n not in parameters and n not in training}
+        try:
+            recipe = dataclasses.replace(preset(**own), **fields)
+        except NotImplementedError as error:
+            raise ValueError(str(error)) from None
+        return cls(library=library, options=given, **_training(library, given, recipe))
+
+
+def _training(library: str, given: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """The fields of a configuration besides its library and options."""
+    if library == "nsl":
+        return {
+            "recipe": recipe,
+            "weighting": Weighting.from_nsl(given.get("multiplier", 0.2)),
+            "label_smoothing": float(given.get("label_smoothing", 0.0)),
+        }
+    if library == "cleverhans3":
+        if given.get("pass_y") and not recipe.targeted:
+            recipe = dataclasses.replace(recipe, labels="given")
+        return {
+            "recipe": recipe,
+            "weighting": Weighting.from_cleverhans(given.get("adv_coeff", 0.5)),
+            "label_smoothing": float(given.get("smoothing", 0.0)),
+        }
+    return {"recipe": recipe}
+
+
+def check_name(what: str, name: object, known: Iterable[str]) -> None:
+    """Refuses an unknown name.
+
+    Raises:
+        ValueError: The message names the nearest known one.
+    """
+    names = list(known)
+    if name in names:
+        return
+    close = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names)}"
+    raise ValueError(f"unknown {what} {name!r}: {hint}")

@@ -1,0 +1,1 @@
+"""One library's configuration in the words of another."""
