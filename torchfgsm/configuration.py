@@ -39,6 +39,16 @@ _TRAINING: Mapping[str, tuple[str, ...]] = MappingProxyType(
 _FIELDS = tuple(f.name for f in dataclasses.fields(Recipe))
 
 
+def attack_options(library: str) -> dict[str, Any]:
+    """Name -> default of a library's attack options; `inspect.Parameter.empty` for none."""
+    return {n: p.default for n, p in inspect.signature(_PRESETS[library]).parameters.items()}
+
+
+def training_options(library: str) -> tuple[str, ...]:
+    """Names of the options of a library's training loss; none where it has no such loss."""
+    return _TRAINING.get(library, ())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
     """What one library is told, and the choices that this comes to.
@@ -99,15 +109,14 @@ class Configuration:
         check_name("library", library, LIBRARIES)
         given = dict(options or {})
         preset = _PRESETS[library]
-        parameters = inspect.signature(preset).parameters
-        training = _TRAINING.get(library, ())
+        parameters, training = attack_options(library), training_options(library)
         known = dict.fromkeys([*parameters, *training, *_FIELDS])
         for name in given:
             check_name(f"option of {library}", name, known)
         missing = [
             name
-            for name, parameter in parameters.items()
-            if parameter.default is inspect.Parameter.empty and name not in given
+            for name, default in parameters.items()
+            if default is inspect.Parameter.empty and name not in given
         ]
         if missing:
             raise TypeError(f"{TITLES[library]} has no default for {', '.join(missing)}: give it")

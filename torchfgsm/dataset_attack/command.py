@@ -19,6 +19,7 @@ from torchfgsm.dataset_attack import models
 from torchfgsm.dataset_attack.output import Output
 from torchfgsm.dataset_attack.recipes import recipe_of
 from torchfgsm.dataset_attack.rows import Rows, opened
+from torchfgsm.dataset_attack.tensors import array_of, device_of, inputs_of, labels_of
 from torchfgsm.model_gradient import run_on_model
 from torchfgsm.preparation import prepared
 from torchfgsm.progress import Bar
@@ -37,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
         OSError: A file cannot be read or written.
         ValueError: Bad options or data; an earlier run of something else.
     """
-    recipe, device = recipe_of(options), _device(options.device)
+    recipe, device = recipe_of(options), device_of(options.device)
     if options.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, got {options.batch_size}")
     if options.seed < 0:
@@ -99,8 +100,8 @@ def _attack_rows(
         bar(output.rows, total)
         for first in range(output.rows, total, size):
             count = min(size, total - first)
-            inputs = _inputs(x.read(count), dtype, device)
-            labels = None if y is None else _labels(y.read(count), device)
+            inputs = inputs_of(x.read(count), dtype, device)
+            labels = None if y is None else labels_of(y.read(count), device)
             generator = _generator(options.seed, first // size, device)
             try:
                 batches = _attack(model, inputs, labels, recipe, generator)
@@ -132,45 +133,10 @@ def _attack(
     """Adversarial examples as `torchfgsm.attack` makes them, and the labels that it took."""
     gradient, call = prepared(model, x, y, recipe=recipe, generator=generator, validate=True)
     (moved,) = run_on_model(gradient, call)
-    return _array(moved), _array(gradient.y)
-
-
-def _inputs(rows: Array, dtype: torch.dtype, device: torch.device) -> Tensor:
-    with np.errstate(over="ignore"):  # the attack refuses what became infinite
-        values = rows.astype(np.float64 if dtype == torch.float64 else np.float32)
-    return torch.from_numpy(values).to(device, dtype)
-
-
-def _labels(rows: Array, device: torch.device) -> Tensor:
-    if rows.dtype.kind != "f":
-        rows = rows.astype(np.int64)
-        rows = rows.reshape(-1) if rows.shape[1:] == (1,) else rows  # as Keras' data sets have them
-    return torch.from_numpy(rows).to(device)
-
-
-def _array(values: Tensor) -> Array:
-    values = values.detach().cpu()
-    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    return array_of(moved), array_of(gradient.y)
 
 
 def _generator(seed: int, batch: int, device: torch.device) -> torch.Generator:
     """The random numbers of one batch, which do not depend on those of others."""
     (mixed,) = np.random.SeedSequence((seed, batch)).generate_state(1, np.uint64)
     return torch.Generator(device).manual_seed(int(mixed) >> 1)
-
-
-def _device(name: str | None) -> torch.device:
-    """The device that was asked for.
-
-    Raises:
-        ValueError: It is not there.
-    """
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {name} cannot be used: {error}") from None
-    if device.type == "cuda":
-        # The same bytes in every run.
-        torch.backends.cudnn.deterministic = True
-    return device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -23,7 +24,8 @@ class Measures:
         relative_l2: L2 norm of the difference over that of the reference, of the whole batch;
             0 where both are 0, inf where the reference alone is 0.
         cosine: Cosine between the two, of the whole batch; NaN where one is 0.
-        examples: Number of examples with any entry that differs.
+        examples: Number of examples in which an entry differs by more than rounding: by over 1e-3
+            of the largest entry of the example.
         loss: Mean loss on these adversarial examples, less that on the reference's, in nats.
         accuracy: Accuracy on these adversarial examples, less that on the reference's.
     """
@@ -167,6 +169,25 @@ class Side:
 
 
 @dataclass(frozen=True)
+class Settings:
+    """What makes one side like the other: what `torchfgsm.translate` says.
+
+    Attributes:
+        side: The side that gives way, "a" or "b".
+        code: Its call of the original library; "" where it cannot be done.
+        outside: What must be done outside of that call.
+        conditions: What must hold besides for the two to be equal.
+        reason: Why no configuration does it; else "".
+    """
+
+    side: Literal["a", "b"]
+    code: str = ""
+    outside: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Explanation:
     """Why two configurations give different perturbations, on one model and batch.
 
@@ -185,7 +206,7 @@ class Explanation:
             that of (b's - a's): what belongs to no single field. 0: the effects add up.
         traps: What was found in the model and batch.
         training: The same for the training loss; None where a side has none.
-        equal: How to make them equal: what `torchfgsm.translate` says, or why it cannot be.
+        equal: How to make them equal, from either side; empty for recipes of no library.
         facts: Versions, device, seed, number of examples.
     """
 
@@ -202,13 +223,72 @@ class Explanation:
     remainder: float
     traps: tuple[Trap, ...]
     training: TrainingExplanation | None = None
-    equal: tuple[str, ...] = ()
+    equal: tuple[Settings, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def differs(self) -> bool:
         """Whether any entry of the two perturbations differs."""
         return any(
-            not np.array_equal(self.a.perturbations[name], self.b.perturbations[name])
-            for name in self.a.perturbations
+            not np.array_equal(perturbation, self.b.perturbations[name], equal_nan=True)
+            for name, perturbation in self.a.perturbations.items()
         )
+
+    def to_text(self) -> str:
+        """The report for terminals, the verdict first."""
+        from torchfgsm.explanation.text import to_text
+
+        return to_text(self)
+
+    def to_markdown(self) -> str:
+        """The report as Markdown."""
+        from torchfgsm.explanation.document import to_markdown
+
+        return to_markdown(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The explanation as JSON values; of arrays their shapes."""
+        from torchfgsm.explanation.document import to_dict
+
+        return to_dict(self)
+
+    def to_html(self) -> str:
+        """The report as one HTML page that needs nothing else.
+
+        Raises:
+            ImportError: Jinja2 or matplotlib is missing.
+        """
+        from torchfgsm.explanation.page import to_html
+
+        return to_html(self)
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Writes the report, whole or not at all.
+
+        Args:
+            path: A file with the suffix .html, .md, .json or .txt, which says what is written.
+            overwrite: Replace a file that is there.
+
+        Raises:
+            ValueError: Another suffix, a file that is there, or a folder that is not.
+            ImportError: Jinja2 or matplotlib is missing, for .html.
+            OSError: The system refuses.
+        """
+        from torchfgsm.explanation.saving import save
+
+        save(self, path, overwrite=overwrite)
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows; without Jinja2 and matplotlib it shows the Markdown."""
+        from torchfgsm.explanation.page import to_fragment
+
+        try:
+            return to_fragment(self)
+        except ImportError:
+            return None
+
+    def _repr_markdown_(self) -> str:
+        return self.to_markdown()

@@ -1,0 +1,269 @@
+"""The attacks of one batch: each recipe is run once, seeded alike, and leaves no trace."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from torchfgsm.attacks import attack
+from torchfgsm.evaluation import at_length
+from torchfgsm.explanation.measures import Attacked
+from torchfgsm.explanation.result import Array
+from torchfgsm.features import Features, items
+from torchfgsm.gradient import attack_mode
+from torchfgsm.labels import is_single_logit
+from torchfgsm.model_gradient import LossFn, call_model
+from torchfgsm.preparation import prepared
+from torchfgsm.recipe import Recipe
+from torchfgsm.scores import predictions, true_classes
+from torchfgsm.training_loss import TrainingLoss
+
+_WHOLE = slice(None)
+
+
+@dataclass
+class BatchAttacks:
+    """A model, a labelled batch, and what each recipe makes of it.
+
+    Attributes:
+        model: The model.
+        x: The batch, as the model takes it.
+        y: Its labels.
+        target: Labels that targeted recipes move towards, or None.
+        loss_fn: `loss_fn(output, y)`; None: cross-entropy.
+        model_output: What the model gives, "logits" or "probabilities"; None until the clean batch
+            shows it.
+        batch_size: How many examples an attack sees at once; None: all.
+        seed: Seed of every run.
+        report: Called with the number of attacks done so far.
+    """
+
+    model: Any
+    x: Any
+    y: Tensor
+    target: Any = None
+    loss_fn: LossFn | None = None
+    model_output: str | None = None
+    batch_size: int | None = None
+    seed: int = 0
+    report: Callable[[int], None] = lambda done: None
+    found: dict[Recipe, Attacked] = field(default_factory=dict, init=False)
+
+    @property
+    def features(self) -> Features:
+        """The features that are perturbed."""
+        return Features.take_apart(self.x)
+
+    def labels(self, recipe: Recipe) -> Any:
+        """The labels that a recipe is given: targets, `y`, or None for its own prediction."""
+        if recipe.targeted:
+            return self.target
+        return self.y if recipe.labels == "given" else None
+
+    def batches(self) -> Iterator[BatchAttacks]:
+        """The same for each `batch_size` examples."""
+        for part in self._parts():
+            yield dataclasses.replace(
+                self, x=_rows(self.x, part), y=self.y[part], target=_rows(self.target, part)
+            )
+
+    def first_batch(self) -> BatchAttacks:
+        """The same for the first `batch_size` examples."""
+        return next(self.batches())
+
+    def check(self, recipe: Recipe) -> None:
+        """Refuses what `torchfgsm.attack` refuses, without a call of the model."""
+        with torch.inference_mode(False):
+            prepared(self.model, self.x, self.labels(recipe), recipe=recipe, loss_fn=self.loss_fn)
+
+    def clean(self) -> Attacked:
+        """How the model fares on the clean batch; settles what the model's output is."""
+        return self._scored([self.x], perturbations={}, validate=True)
+
+    def run(self, recipe: Recipe) -> Attacked:
+        """The perturbation that a recipe makes.
+
+        Raises:
+            ValueError: As `torchfgsm.attack`.
+        """
+        if recipe not in self.found:
+            self.found[recipe] = self._run(recipe)
+            self.report(len(self.found))
+        return self.found[recipe]
+
+    def curve(self, recipe: Recipe, lengths: tuple[float, ...]) -> tuple[tuple[float, float], ...]:
+        """(length, accuracy) pairs; none for a recipe that lengths cannot scale."""
+        try:
+            recipes = [at_length(recipe, length) for length in lengths]
+        except ValueError:
+            return ()
+        points = []
+        for length, scaled in zip(lengths, recipes, strict=True):
+            known = scaled in self.found
+            attacked = self.run(scaled)
+            points.append((length, attacked.accuracy))
+            if not known:  # its perturbation is no longer needed
+                self.found[scaled] = dataclasses.replace(attacked, perturbations={})
+        return tuple(points)
+
+    def view(self, recipe: Recipe, model: Any = None) -> Any:
+        """The model as a recipe sees it: with a softmax where that is what the recipe takes.
+
+        Args:
+            recipe: The recipe.
+            model: A copy in the model's place.
+        """
+        model = self.model if model is None else model
+        wanted = recipe.model_output == "probabilities" and self.model_output == "logits"
+        return _Probabilities(model) if wanted and self.loss_fn is None else model
+
+    def _run(self, recipe: Recipe) -> Attacked:
+        model, labels = self.view(recipe), self.labels(recipe)
+        generator = torch.Generator(self.features.tensors[0].device).manual_seed(self.seed)
+        adversarial = []
+        with undisturbed(self.model, self.features, self.seed), torch.no_grad():
+            for part in self._parts():
+                # The clean pass has looked at labels and values.
+                adversarial.append(
+                    attack(
+                        model,
+                        _rows(self.x, part),
+                        _rows(labels, part),
+                        recipe=recipe,
+                        loss_fn=self.loss_fn,
+                        generator=generator,
+                        validate=False,
+                    )
+                )
+        moved = [Features.take_apart(batch).tensors for batch in adversarial]
+        perturbations = {
+            feature_name(name): as_array(torch.cat(parts) - tensor.detach())
+            for name, tensor, *parts in zip(
+                self.features.names, self.features.tensors, *moved, strict=True
+            )
+        }
+        return self._scored(adversarial, perturbations)
+
+    def _parts(self) -> Iterator[slice]:
+        count, size = len(self.y), self.batch_size
+        if size is None or size >= count:
+            yield _WHOLE
+            return
+        for begin in range(0, count, size):
+            yield slice(begin, begin + size)
+
+    def _scored(
+        self, batches: list[Any], perturbations: Mapping[str, Array], validate: bool = False
+    ) -> Attacked:
+        """Loss and accuracy, in eval mode."""
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            undisturbed(self.model, self.features, self.seed),
+            attack_mode(self.model, "eval"),
+        ):
+            parts = list(self._parts())
+            if len(batches) != len(parts):
+                batches = [_rows(batches[0], part) for part in parts]
+            outputs = [call_model(self.model, batch) for batch in batches]
+            if self.model_output is None:
+                self.model_output = _recognised(outputs)
+            loss = TrainingLoss(self.loss_fn, self.model_output, None, values=validate)
+            total = 0.0
+            for output, part in zip(outputs, parts, strict=True):
+                y = self.y[part]
+                elements = loss.elements(output, y).double()
+                total += float(elements.mean()) * len(y)
+            classes, accuracy = self._classes(outputs, parts)
+        return Attacked(perturbations, classes, total / len(self.y), accuracy)
+
+    def _classes(self, outputs: list[Any], parts: list[slice]) -> tuple[Array, float]:
+        """Predicted classes and accuracy; none where a loss of the caller's takes other things."""
+        probabilities = self.model_output == "probabilities"
+        try:
+            found = [predictions(output, probabilities=probabilities) for output in outputs]
+            true = [true_classes(self.y[p], o) for p, o in zip(parts, outputs, strict=True)]
+        except (AttributeError, TypeError, ValueError, IndexError):
+            if self.loss_fn is None:
+                raise
+            return np.zeros(0, np.int64), math.nan
+        right = torch.cat(found) == torch.cat(true)
+        return as_array(torch.cat(found)), float(right.double().mean())
+
+
+class _Probabilities(nn.Module):
+    """A model of logits with a softmax behind it, or a sigmoid where it gives one number."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.training = False
+        self.model = model
+        if hasattr(model, "input_names"):
+            self.input_names = model.input_names
+
+    def forward(self, *inputs: Any) -> Tensor:
+        output: Tensor = self.model(*inputs)
+        return output.sigmoid() if is_single_logit(output) else output.softmax(dim=1)
+
+
+@contextlib.contextmanager
+def undisturbed(model: Any, features: Features, seed: int) -> Iterator[None]:
+    """Runs a block with random numbers of its own; puts back their state and moved statistics."""
+    devices = {t.device for t in features.tensors if t.device.type == "cuda"}
+    with (
+        torch.random.fork_rng(devices=sorted(devices, key=str)),
+        attack_mode(model, "keep"),
+    ):
+        torch.manual_seed(seed)
+        yield
+
+
+def feature_name(name: Any) -> str:
+    """A feature's name in results: "x" for a lone tensor."""
+    return "x" if name == "" else str(name)
+
+
+def as_array(tensor: Tensor) -> Array:
+    """A tensor as an array on the CPU; bfloat16, which numpy lacks, as float32."""
+    tensor = tensor.detach().cpu()
+    found: Array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return found
+
+
+def _recognised(outputs: list[Any]) -> str:
+    """What a model gives: probabilities where all rows lie in [0, 1] and add up to 1."""
+    found = all(isinstance(output, Tensor) and bool(rows_of_probabilities(output).all())
+                for output in outputs)  # fmt: skip
+    return "probabilities" if found else "logits"
+
+
+def rows_of_probabilities(output: Tensor) -> Tensor:
+    """Examples whose outputs lie in [0, 1] and add up to 1, (N,); none of a single number."""
+    if is_single_logit(output):
+        return torch.zeros(output.shape[0], dtype=torch.bool, device=output.device)
+    rows = output.float()
+    inside = ((rows >= 0) & (rows <= 1)).all(1)
+    # Rounding of the sum: up to a unit of the dtype for each class.
+    slack = max(1e-4, 4 * torch.finfo(output.dtype).eps)
+    probable = inside & ((rows.sum(1) - 1).abs() < slack)
+    return probable.reshape(len(probable), -1).all(1)
+
+
+def _rows(values: Any, part: slice) -> Any:
+    """The same examples of a tensor, or of every tensor of a structure."""
+    if part == _WHOLE:
+        return values
+    if isinstance(values, Tensor):
+        return values[part]
+    if isinstance(values, (Mapping, list, tuple)):
+        taken = {name: _rows(entry, part) for name, entry in items(values).items()}
+        return taken if isinstance(values, Mapping) else list(taken.values())
+    return values

@@ -1,0 +1,168 @@
+"""The model's output and the attack's gradient at the clean input, as one side sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from torchfgsm.call import Call
+from torchfgsm.configuration import Configuration
+from torchfgsm.explanation.batch_attacks import BatchAttacks, undisturbed
+from torchfgsm.features import Features
+from torchfgsm.gradient import attack_mode, input_gradient, leaf
+from torchfgsm.labels import predicted_labels
+from torchfgsm.model_gradient import call_model, output_tensor
+from torchfgsm.recipe import Recipe
+from torchfgsm.reference import conditioned
+from torchfgsm.training_loss import TrainingLoss
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One forward and one backward pass over the batch, with all that a side's gradient needs.
+
+    Attributes:
+        output: The output as the recipe sees it, with a softmax where it wants one; None where it
+            is no tensor.
+        labels: The labels of the loss: given, targets, or predicted.
+        gradients: Gradient of the sum of the losses by each feature, of the sign that the attack
+            climbs; None without a path.
+        terms: Number of losses in each example's batch, (N,): what a mean divides by.
+        drew: Whether the forward pass drew random numbers from torch.
+    """
+
+    output: Tensor | None
+    labels: Any
+    gradients: tuple[Tensor | None, ...]
+    terms: Tensor
+    drew: bool
+
+
+@dataclass(frozen=True)
+class SideView:
+    """What one side's attack starts from.
+
+    Attributes:
+        configuration: The side.
+        attacks: The model, its batch and labels.
+        features: The features that are perturbed.
+        seen: The passes at the clean input.
+    """
+
+    configuration: Configuration
+    attacks: BatchAttacks
+    features: Features
+    seen: Seen
+
+    @property
+    def recipe(self) -> Recipe:
+        """The side's choices."""
+        return self.configuration.recipe
+
+    @property
+    def examples(self) -> int:
+        """How many there are."""
+        return self.features.tensors[0].shape[0]
+
+    def gradients(self, reduction: Literal["sum", "mean"] | None = None) -> list[Tensor]:
+        """The gradients that directions are computed from, of features with a path to the loss.
+
+        Args:
+            reduction: "sum" or "mean" in place of the recipe's own.
+        """
+        found = [i for i, g in enumerate(self.seen.gradients) if g is not None]
+        tensors = [self.features.tensors[i] for i in found]
+        summed = [g for g in self.seen.gradients if g is not None]
+        if (reduction or self.recipe.reduction) == "mean":
+            terms = self.seen.terms
+            summed = [
+                g / terms.to(g).reshape(-1, *[1] * (g.dim() - 1)) if g.dim() else g for g in summed
+            ]
+        call = Call.of(self.recipe, self.features, step=1.0).only(found)
+        return conditioned(tensors, summed, self.recipe, call)
+
+
+def side_views(attacks: BatchAttacks, sides: Sequence[Configuration]) -> list[SideView]:
+    """What the sides' attacks start from; sides that see the same share their passes.
+
+    Nothing is left on the model: the passes are made in the mode of the recipe, and statistics and
+    random numbers are put back.
+    """
+    features = attacks.features
+    passes: dict[Any, Seen] = {}
+    views = []
+    for side in sides:
+        recipe = side.recipe
+        predicts = attacks.labels(recipe) is None
+        key = (
+            recipe.model_output,
+            recipe.targeted,
+            recipe.model_mode == "eval",
+            recipe.ties if predicts else "given",
+        )
+        if key not in passes:
+            passes[key] = _seen(attacks, recipe)
+        views.append(SideView(side, attacks, features, passes[key]))
+    return views
+
+
+def _seen(attacks: BatchAttacks, recipe: Recipe) -> Seen:
+    mode: Literal["eval", "keep"] = "eval" if recipe.model_mode == "eval" else "keep"
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        undisturbed(attacks.model, attacks.features, attacks.seed),
+        attack_mode(attacks.model, mode),
+    ):
+        parts = [_part(batch, recipe) for batch in attacks.batches()]
+    outputs = [part.output for part in parts]
+    tensors = [output for output in outputs if output is not None]
+    return Seen(
+        output=torch.cat(tensors) if len(tensors) == len(outputs) else None,
+        labels=_joined([part.labels for part in parts]),
+        gradients=tuple(map(_joined, zip(*(part.gradients for part in parts), strict=True))),
+        terms=torch.cat([part.terms for part in parts]),
+        drew=any(part.drew for part in parts),
+    )
+
+
+def _part(attacks: BatchAttacks, recipe: Recipe) -> Seen:
+    """The passes over examples that the attack sees at once."""
+    features = attacks.features
+    inputs = [leaf(tensor) for tensor in features.tensors]
+    before = list(_random_states(features))
+    output = call_model(attacks.view(recipe), features.put_together(inputs))
+    drew = not all(map(torch.equal, before, _random_states(features)))
+    labels = attacks.labels(recipe)
+    if labels is None:
+        probabilities = recipe.model_output == "probabilities"
+        labels = predicted_labels(output_tensor(output), recipe.ties, probabilities=probabilities)
+    losses = TrainingLoss(attacks.loss_fn, recipe.model_output, None, values=False)
+    elements = losses.elements(output, labels)
+    total = -elements.sum() if recipe.targeted else elements.sum()
+    size = inputs[0].shape[0]
+    return Seen(
+        output=output.detach() if isinstance(output, Tensor) else None,
+        labels=labels,
+        gradients=tuple(input_gradient(total, inputs)),
+        # A scalar is reduced already: no mean divides it again.
+        terms=torch.full((size,), float(elements.numel()), device=inputs[0].device),
+        drew=drew,
+    )
+
+
+def _random_states(features: Features) -> Iterator[Tensor]:
+    """The states of torch's generators that a model on this device draws from."""
+    yield torch.get_rng_state()
+    for device in {t.device for t in features.tensors if t.device.type == "cuda"}:
+        yield torch.cuda.get_rng_state(device)
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    if all(isinstance(part, Tensor) for part in parts):
+        return torch.cat(list(parts))
+    return parts[0]

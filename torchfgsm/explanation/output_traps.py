@@ -1,0 +1,185 @@
+"""Traps in the model's output: what it is, where it saturates, and what it predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from torchfgsm.explanation.batch_attacks import rows_of_probabilities
+from torchfgsm.explanation.first_gradient import SideView
+from torchfgsm.explanation.result import Trap
+from torchfgsm.labels import is_single_logit
+from torchfgsm.losses import formulas
+from torchfgsm.scores import predictions, true_classes
+
+_PAPER = "Kurakin et al. 2017, https://arxiv.org/abs/1611.01236"
+
+
+def nonfinite_output(view: SideView) -> Iterator[Trap]:
+    """Examples whose output has a NaN or infinite entry."""
+    output = view.seen.output
+    if output is None:
+        return
+    count = int((~torch.isfinite(_rows(output)).all(1)).sum())
+    if count:
+        yield Trap(
+            "non-finite output",
+            "error",
+            count,
+            view.examples,
+            f"In {count} of {view.examples} examples the model's output is NaN or infinite: their "
+            "gradient means nothing. Look for overflow, or a logarithm or division of 0, in the "
+            "model",
+        )
+
+
+def kind_of_output(view: SideView) -> Iterator[Trap]:
+    """Probabilities that are taken for logits, or the reverse."""
+    output, attacks = view.seen.output, view.attacks
+    if output is None or attacks.loss_fn is not None:
+        return
+    probable = rows_of_probabilities(output)
+    count, of = int(probable.sum()), view.examples
+    declared = attacks.model_output == "probabilities"
+    if view.recipe.model_output == "logits":
+        if declared or count == of:
+            yield Trap(
+                "probabilities taken for logits",
+                "error",
+                of,
+                of,
+                "The model gives probabilities and this side's loss takes logits: a softmax is "
+                "applied twice, and gradient and loss are not the model's. Take the softmax off "
+                "the model, or set model_output='probabilities' (Keras: from_logits=False)",
+            )
+    elif not declared:
+        yield Trap(
+            "logits where probabilities are expected",
+            "warning",
+            of,
+            of,
+            "The model gives logits and this side's loss takes probabilities: it is run here with "
+            "a softmax behind the model. Without one Keras clips the logits to [1e-7, 1 - 1e-7] "
+            "and those outside have no gradient. Set model_output='logits' (Keras: "
+            "from_logits=True)",
+        )
+    elif count < of and not is_single_logit(output):
+        yield Trap(
+            "no probabilities",
+            "error",
+            of - count,
+            of,
+            f"The model is said to give probabilities, but in {of - count} of {of} examples they "
+            "do not lie in [0, 1] or do not add up to 1, and the loss clips them. Say "
+            "model_output='logits' if they are logits",
+        )
+
+
+def saturated(view: SideView) -> Iterator[Trap]:
+    """Examples so sure that the loss's gradient is lost."""
+    if view.seen.output is None or view.attacks.loss_fn is not None:
+        return
+    if view.recipe.model_output == "probabilities":
+        lost = saturated_examples(view)
+        if count := int(lost.sum()):
+            still = int((lost & ~has_gradient(view)).sum())
+            yield Trap(
+                "saturated probabilities",
+                "warning",
+                count,
+                view.examples,
+                f"In {count} of {view.examples} examples the label's probability lies outside of "
+                f"[1e-7, 1 - 1e-7], where the clipped loss has no slope: in {still} no gradient is "
+                "left at all, and nothing moves. Attack the logits (Keras: from_logits=True)",
+            )
+    elif count := int(saturated_examples(view).sum()):
+        yield Trap(
+            "saturated softmax",
+            "warning",
+            count,
+            view.examples,
+            f"In {count} of {view.examples} examples the label's softmax rounds to exactly 1: the "
+            "label's own part of the gradient, as large as all others together, is lost. Attack "
+            "in float64",
+        )
+
+
+def saturated_examples(view: SideView) -> Tensor:
+    """The examples of which every label is saturated under this side's loss, (N,)."""
+    output = view.seen.output
+    none = torch.zeros(view.examples, dtype=torch.bool, device=view.seen.terms.device)
+    if output is None or view.attacks.loss_fn is not None:
+        return none
+    logits = view.recipe.model_output == "logits"
+    if is_single_logit(output):
+        # The formula of binary logits keeps the gradient where the sigmoid rounds to 1.
+        return none if logits else (formulas.clipped(output) != output).flatten()
+    labels = true_classes(view.seen.labels, output)
+    rows = output.softmax(1) if logits else output
+    if not logits and view.seen.labels.is_floating_point():
+        rows = rows / rows.sum(1, keepdim=True)  # as Keras does with rows for labels
+    chosen = rows.gather(1, labels.unsqueeze(1))
+    lost = chosen == 1 if logits else formulas.clipped(chosen) != chosen
+    return _rows(lost).all(1)
+
+
+def has_gradient(view: SideView) -> Tensor:
+    """The examples whose gradient has an entry that is not 0, (N,)."""
+    found = [_rows(g != 0).any(1) for g in view.seen.gradients if g is not None]
+    if not found:
+        return torch.zeros(view.examples, dtype=torch.bool, device=view.seen.terms.device)
+    return torch.stack(found).any(0)
+
+
+def wrong_predictions(view: SideView) -> Iterator[Trap]:
+    """Predictions that are not the labels, where the attack takes the predictions for labels."""
+    output, recipe = view.seen.output, view.recipe
+    if output is None or recipe.targeted or recipe.labels == "given":
+        return
+    found = predictions(output, probabilities=recipe.model_output == "probabilities")
+    try:
+        true = true_classes(view.attacks.y, output)
+    except (TypeError, ValueError):  # a loss of the caller's own takes other labels
+        return
+    if count := int((found != true).sum()):
+        yield Trap(
+            "prediction is not the label",
+            "warning",
+            count,
+            found.numel(),
+            f"{count} of {found.numel()} predictions are not the true label: this side moves them "
+            "away from the wrong class, maybe to the right one. Predicted labels are against label "
+            f"leaking in training ({_PAPER}); to attack the true ones give y (labels='given')",
+        )
+
+
+def tied_predictions(view: SideView) -> Iterator[Trap]:
+    """Predictions with several equal maxima, where the attack takes them for labels."""
+    output, recipe = view.seen.output, view.recipe
+    predicts = recipe.labels == "predicted" and not recipe.targeted
+    if output is None or not predicts or is_single_logit(output):
+        return
+    shared = recipe.ties == "shared"
+    rows = output.softmax(1) if shared else output
+    tied = (rows == rows.amax(1, keepdim=True)).sum(1) > 1
+    if count := int(tied.sum()):
+        does = (
+            "shares the label evenly among them, as CleverHans 3 does; CleverHans 4 takes the first"
+            if shared
+            else "takes the first, as CleverHans 4 does; CleverHans 3 shares the label among them"
+        )
+        yield Trap(
+            "tied predictions",
+            "note",
+            count,
+            tied.numel(),
+            f"{count} of {tied.numel()} predictions have several equal largest classes: this side "
+            f"{does}. Give y to settle it",
+        )
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """Each example as one row."""
+    return tensor.reshape(tensor.shape[0], -1)
