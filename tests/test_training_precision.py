@@ -250,3 +250,25 @@ def test_gradients_that_are_there_stay_and_are_added_to() -> None:
     for name, parameter in model.named_parameters():
         assert parameter.grad is before[name][0]
         assert torch.allclose(parameter.grad, before[name][1] + added[name], rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("train", [adversarial_loss, adversarial_step])
+def test_a_compiled_step_that_puts_the_mode_back_leaves_the_graph(train: Any) -> None:
+    """Broken in its middle, autograd's graph would have no path from the input to the loss."""
+    found = []
+    for compiled in (False, True):
+        model, (x, y) = network(), batch()
+
+        def step(x: Tensor, y: Tensor, model: nn.Module = model) -> Tensor:
+            result = train(model, x, y, recipe=KEPT, weighting=WEIGHTING)
+            loss: Tensor = result.loss
+            return loss
+
+        torch.compiler.reset()
+        run = torch.compile(step, backend="eager") if compiled else step
+        loss = run(x, y)
+        if train is adversarial_loss:
+            torch.autograd.backward(loss)
+        found.append((loss.detach(), gradients(model)))
+    assert found[0][0] == found[1][0]
+    assert same(found[0][1], found[1][1])

@@ -7,7 +7,8 @@ compiler behind it does, and finds what the input's gradient needs and no gradie
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,6 +35,12 @@ def grad(
         retain_graph=retain_graph,
         allow_unused=allow_unused,
     )
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def eagerly(function: Callable[..., Any], arguments: Sequence[Any], named: dict[str, Any]) -> Any:
+    """Calls a function outside of the graph, with all that it calls."""
+    return function(*arguments, **named)
 
 
 torch.compiler.allow_in_graph([leaf, grad])  # type: ignore[no-untyped-call]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor
@@ -14,6 +16,8 @@ from torchfgsm.model_gradient import LossFn
 from torchfgsm.recipe import Recipe
 from torchfgsm.training_batch import CleanPass, TrainingBatch
 from torchfgsm.weighting import Weighting
+
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,31 @@ class AdversarialLosses:
     backwards: int
 
 
+def _eager_where_a_mode_is_kept(
+    function: Callable[P, AdversarialLosses],
+) -> Callable[P, AdversarialLosses]:
+    """Leaves a graph that torch.compile traces, where what is put back cannot be traced.
+
+    Broken in the middle, autograd's graph would end there.
+    """
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> AdversarialLosses:
+        if torch.compiler.is_compiling():
+            model: Any = args[0] if args else kwargs["model"]
+            recipe: Any = kwargs["recipe"]
+            modules: Any = getattr(model, "modules", list)()
+            if recipe.model_mode == "keep" and any(module.training for module in modules):
+                from torchfgsm import dynamo_nodes
+
+                found: AdversarialLosses = dynamo_nodes.eagerly(function, args, kwargs)
+                return found
+        return function(*args, **kwargs)
+
+    return run
+
+
+@_eager_where_a_mode_is_kept
 def adversarial_loss(
     model: Any,
     x: Any,
@@ -110,6 +139,7 @@ def adversarial_loss(
     return result if keep else _detached(result)
 
 
+@_eager_where_a_mode_is_kept
 def adversarial_step(
     model: Any,
     x: Any,
