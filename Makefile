@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test test-slow lint types bench bench-speed sanitize record setup sizes
+.PHONY: demo test test-slow lint types docs bench bench-speed sanitize record setup sizes
 
 demo: $(VENV)/.installed  ## compare the port with NSL and CleverHans themselves
 	$(VENV)/bin/torchfgsm demo
@@ -29,6 +29,9 @@ lint: $(VENV)/.installed
 types: $(VENV)/.installed
 	$(PY) -m mypy
 
+docs: $(VENV)/.installed  ## the documentation as pages in build/site, which need no network
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
 bench: $(VENV)/.installed  ## measure the tables of the README and docs/training.md again
 	$(PY) -m benchmarks.differences
 	$(PY) -m benchmarks.parity
@@ -39,6 +42,7 @@ bench-speed: $(VENV)/.installed  ## time the step, whole attacks and a training 
 	$(PY) -m benchmarks.step --wheels build/wheels
 	$(PY) -m benchmarks.whole_attack --wheels build/wheels
 	$(PY) -m benchmarks.training_step --wheels build/wheels
+	$(PY) -m benchmarks.training_speed_page
 
 sanitize: $(VENV)/.installed  ## look for races and bad accesses in the kernels, on a GPU
 	$(PY) tests/sanitize.py

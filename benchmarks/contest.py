@@ -151,6 +151,7 @@ def _timed(row: Row, all_times: dict[str, Times], rows: dict[str, Row], referenc
         p20_ms=times.percentile(20),
         p50_ms=middle,
         p80_ms=times.percentile(80),
+        cpu_ms=median(times.cpu) if times.cpu else None,
         gb_per_s=row.bytes / middle / 1e6 if row.bytes else None,
         ratio=ratio,
     )

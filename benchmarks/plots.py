@@ -13,7 +13,7 @@ Rows = Sequence[dict[str, str]]
 
 _RATIO = ("ratio", "time / time of {reference}")
 _MEMORY = ("peak_mib", "peak memory, MiB")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+_MARKERS = tuple("os^DvPX*<>phd8H1+x")
 
 
 def ratios(rows: Rows, path: Path) -> None:

@@ -43,6 +43,7 @@ class Row:
         p20_ms: 20% of the rounds were faster than this; milliseconds of one call.
         p50_ms: The median.
         p80_ms: 80% of the rounds were faster than this.
+        cpu_ms: The processor's time for one call, all threads together; median, on a CPU alone.
         bytes: What one call must read and write at least, where that is the measure.
         gb_per_s: `bytes` over the median, in 1e9 bytes per second.
         reference: The provider that `ratio` is taken to.
@@ -73,6 +74,7 @@ class Row:
     p20_ms: float | None = None
     p50_ms: float | None = None
     p80_ms: float | None = None
+    cpu_ms: float | None = None
     bytes: int | None = None
     gb_per_s: float | None = None
     reference: str = ""

@@ -8,11 +8,37 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from statistics import quantiles
+from typing import NamedTuple
 
 import torch
 
 Call = Callable[[], object]
-Clock = Callable[[Call, int], float]
+
+
+class Sample(NamedTuple):
+    """How long one call took, in milliseconds; the processor's own time where it is known."""
+
+    wall_ms: float
+    cpu_ms: float | None = None
+
+
+Clock = Callable[[Call, int], Sample]
+
+
+@dataclass(frozen=True)
+class TimedElsewhere:
+    """A call that another process makes.
+
+    Attributes:
+        repeat: Makes it so many times there, and says how long one took by that process's clocks.
+    """
+
+    repeat: Callable[[int], Sample]
+
+    def __call__(self) -> None:
+        """Makes it once."""
+        self.repeat(1)
+
 
 _MOST_CALLS = 1000
 # A GPU's queue takes about 1000 launches before the host has to wait; one call makes up to ten.
@@ -28,10 +54,23 @@ class Times:
     Attributes:
         rounds: The times; empty when the call failed.
         reason: Why it failed, or "".
+        cpu: The processor's time in the same rounds; empty for a CUDA device.
     """
 
     rounds: list[float] = field(default_factory=list)
     reason: str = ""
+    cpu: list[float] = field(default_factory=list)
+
+    def add(self, sample: Sample) -> None:
+        """Adds a round."""
+        self.rounds.append(sample.wall_ms)
+        if sample.cpu_ms is not None:
+            self.cpu.append(sample.cpu_ms)
+
+    def clear(self) -> None:
+        """Forgets all rounds."""
+        self.rounds.clear()
+        self.cpu.clear()
 
     def percentile(self, percent: int) -> float:
         """The time under which `percent` of the rounds lie; 20, 50 and so on."""
@@ -71,7 +110,7 @@ def interleaved(
         fastest = max(min(once, again), 1e-4)
         repeats[name] = min(max(1, math.ceil(sample_ms / fastest)), most)
         spent += repeats[name] * fastest / 1000
-        found[name].rounds.clear()
+        found[name].clear()
     rounds = min(max(_FEWEST_ROUNDS, int(seconds / max(spent, 1e-9))), _MOST_ROUNDS)
     order = list(calls)
     shuffled = random.Random(0)
@@ -88,16 +127,16 @@ def _sample(call: Call, repeats: int, clock: Clock, times: Times) -> float:
     if times.reason:
         return 0.0
     try:
-        taken = clock(call, repeats) / repeats
+        taken = call.repeat(repeats) if isinstance(call, TimedElsewhere) else clock(call, repeats)
     except Exception as error:  # whatever a peer raises is its row's reason
         times.reason = reason_of(error)
-        times.rounds.clear()
+        times.clear()
         return 0.0
-    times.rounds.append(taken)
-    return taken
+    times.add(taken)
+    return taken.wall_ms
 
 
-def _on_cuda(call: Call, repeats: int) -> float:
+def _on_cuda(call: Call, repeats: int) -> Sample:
     begin = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     torch.cuda.synchronize()
@@ -106,16 +145,17 @@ def _on_cuda(call: Call, repeats: int) -> float:
         call()
     end.record()
     torch.cuda.synchronize()
-    return float(begin.elapsed_time(end))
+    return Sample(float(begin.elapsed_time(end)) / repeats)
 
 
-def _on_host(call: Call, repeats: int) -> float:
+def _on_host(call: Call, repeats: int) -> Sample:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    begin = time.perf_counter()
+    cpu, wall = time.process_time(), time.perf_counter()
     for _ in range(repeats):
         call()
-    return 1000 * (time.perf_counter() - begin)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return Sample(1000 * wall / repeats, 1000 * cpu / repeats)
 
 
 def reason_of(error: BaseException) -> str:

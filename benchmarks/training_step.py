@@ -5,6 +5,11 @@ Time and peak memory of every way to fill the parameters' gradients of
 in eval mode). Their gradients are first compared in float64 (CleverHans and ART, which cast to
 float32, in that). On CUDA memory is what the allocator gave out at most; on a CPU the bytes that
 autograd keeps for backward.
+
+On a CPU NSL's own steps take part, in TensorFlow's process, which takes its turns in the same
+rounds and times itself, with as many threads as torch has. So does this package's step in
+processes that do nothing else, as glibc usually is and where it keeps freed memory.
+`python -m benchmarks.training_speed_page` writes docs/training_speed.md from the rows.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import count
 
 import torch
@@ -20,10 +26,19 @@ from torch import Tensor, nn
 from benchmarks import plots
 from benchmarks.command import Options, Sizes, run
 from benchmarks.contest import Pace, Provider, compete
-from benchmarks.models import ARCHITECTURES, Architecture
+from benchmarks.models import ARCHITECTURES
 from benchmarks.rows import Row
 from benchmarks.saved_memory import saved_mib
-from benchmarks.training_ways import REFERENCE, WAYS, Step, Way, by_hand, in_eval_mode
+from benchmarks.training_processes import PROCESS_WAYS, Processes, ProcessWay
+from benchmarks.training_ways import (
+    REFERENCE,
+    WAYS,
+    Step,
+    Way,
+    by_hand,
+    in_channels_last,
+    in_eval_mode,
+)
 from torchfgsm.machine import exact_arithmetic
 
 Gradients = list[Tensor]
@@ -31,11 +46,11 @@ Gradients = list[Tensor]
 # Largest relative difference of a parameter's gradient. In float32 the sign of an input gradient
 # that is almost zero is noise, and each one moves an input by twice the step.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-2}
-_CHECKED = 16
+_CHECKED = 8
 _BATCHES = 4
 _CASES: Mapping[str, Sizes] = {
     "cuda": {"MNIST CNN": (128, 1024, 4096), "ResNet-18": (32, 128, 512)},
-    "cpu": {"MNIST CNN": (32, 128), "ResNet-18": (8,)},
+    "cpu": {"MNIST CNN": (32, 128), "ResNet-18": (32,)},
 }
 _QUICK: Sizes = {"MNIST CNN": (4,)}
 
@@ -44,40 +59,77 @@ def measure(options: Options) -> Iterator[list[Row]]:
     """The rows, case by case."""
     sizes = _QUICK if options.quick else _CASES[options.device.type]
     pace = Pace(0.2, 0.5) if options.quick else Pace(10.0, 5.0)
-    for name, batches in sizes.items():
-        for batch in batches:
-            yield measure_case(options.device, name, batch, WAYS, pace)
+    with Processes() as processes:
+        for name, batches in sizes.items():
+            for batch in batches:
+                case = Case.random(options.device, name, batch)
+                providers = [in_process(way, case) for way in WAYS]
+                if options.device.type == "cpu":
+                    providers += [elsewhere(way, case, processes) for way in PROCESS_WAYS]
+                yield measure_case(case, providers, pace)
 
 
-def measure_case(
-    device: torch.device, name: str, batch: int, ways: tuple[Way, ...], pace: Pace
-) -> list[Row]:
-    """The rows of one case, one per way."""
-    architecture = ARCHITECTURES[name]
-    model = architecture.build(device).train()
-    batches = architecture.batches(batch, _BATCHES, device)
-    case = Row(
+@dataclass(frozen=True)
+class Case:
+    """A model in training mode and the batches that the calls take in turn.
+
+    Attributes:
+        device: Where it runs.
+        name: Of the architecture.
+        model: The model.
+        batches: Images with labels.
+    """
+
+    device: torch.device
+    name: str
+    model: nn.Module
+    batches: list[tuple[Tensor, Tensor]]
+
+    @classmethod
+    def random(
+        cls,
+        device: torch.device,
+        name: str,
+        batch: int,
+        count: int = _BATCHES,
+        dtype: torch.dtype = torch.float32,
+    ) -> Case:
+        """A case with the architecture's own weights and images, which are always the same."""
+        architecture = ARCHITECTURES[name]
+        model = architecture.build(device).to(dtype).train()
+        return cls(device, name, model, architecture.batches(batch, count, device, dtype))
+
+    def to_check(self, dtype: torch.dtype) -> Case:
+        """The case on which the gradients are compared."""
+        return Case.random(self.device, self.name, min(_CHECKED, self.batch), 1, dtype)
+
+    @property
+    def batch(self) -> int:
+        """Number of examples."""
+        return len(self.batches[0][0])
+
+
+def measure_case(case: Case, providers: list[Provider], pace: Pace) -> list[Row]:
+    """The rows of one case, one per provider."""
+    row = Row(
         benchmark="training step",
         provider="",
         attack="fgsm",
         norm="linf",
-        batch=batch,
-        example=batches[0][0][0].numel(),
-        model=name,
+        batch=case.batch,
+        example=case.batches[0][0][0].numel(),
+        model=case.name,
         labels="given",
     )
-    providers = [_provider(way, architecture, model, batches, device) for way in ways]
-    return compete(case, providers, device, pace, reference=REFERENCE)
+    return compete(row, providers, case.device, pace, reference=REFERENCE)
 
 
-def _provider(
-    way: Way,
-    architecture: Architecture,
-    model: nn.Module,
-    batches: list[tuple[Tensor, Tensor]],
-    device: torch.device,
-) -> Provider:
+def in_process(way: Way, case: Case) -> Provider:
+    """A way that runs here."""
     turn = count()
+    model, batches = case.model, case.batches
+    if way.channels_last:
+        model, batches = in_channels_last(model, batches)
     parameters = list(model.parameters())
 
     def call() -> None:
@@ -87,27 +139,54 @@ def _provider(
             for parameter in parameters:
                 parameter.grad = None
 
-    def check(result: object) -> str:
-        return difference(way, architecture, min(_CHECKED, len(batches[0][0])), device)
-
     return Provider(
         name=way.name,
         make=lambda: call,
         version=way.version,
-        check=check,
+        check=lambda _: difference(way, case),
         note="" if way.float64 else "compared in float32",
         peak_mib=lambda: saved_mib(call, model, [tensor for pair in batches for tensor in pair]),
     )
 
 
-def difference(way: Way, architecture: Architecture, size: int, device: torch.device) -> str:
+def elsewhere(way: ProcessWay, case: Case, processes: Processes) -> Provider:
+    """A way that runs in another process."""
+
+    def check(_: object) -> str:
+        checked = case.to_check(torch.float64)
+        found = processes.gradients(way, case.name, checked.model, checked.batches[0])
+        return _judged(found, _gradients(by_hand, checked), torch.float64)
+
+    return Provider(
+        name=way.name,
+        make=lambda: processes.prepared(way, case.name, case.model, case.batches),
+        version=lambda: processes.version(way),
+        check=check,
+        note=way.note,
+    )
+
+
+def difference(way: Way, case: Case) -> str:
     """What is wrong with the gradients of a way, "" when nothing is."""
     dtype = torch.float64 if way.float64 else torch.float32
-    model = architecture.build(device).to(dtype).train()
-    batch = architecture.batches(size, 1, device, dtype)[0]
+    right = in_eval_mode if way.eval_mode else by_hand
+    checked = case.to_check(dtype)
+    expected = _gradients(right, checked)
+    if way.channels_last:
+        model, batches = in_channels_last(checked.model, checked.batches)
+        checked = replace(checked, model=model, batches=batches)
+    return _judged(_gradients(way.step, checked), expected, dtype)
+
+
+def _gradients(step: Step, case: Case) -> Gradients:
+    model = copy.deepcopy(case.model)
     with exact_arithmetic():
-        right = in_eval_mode if way.eval_mode else by_hand
-        expected, found = (_gradients(step, model, batch) for step in (right, way.step))
+        step(model, *case.batches[0])
+    found = [parameter.grad for parameter in model.parameters()]
+    return [grad for grad in found if grad is not None]
+
+
+def _judged(found: Gradients, expected: Gradients, dtype: torch.dtype) -> str:
     worst = max(
         float((own - other).norm() / other.norm())
         for own, other in zip(found, expected, strict=True)
@@ -115,13 +194,6 @@ def difference(way: Way, architecture: Architecture, size: int, device: torch.de
     if worst <= _TOLERANCE[dtype]:
         return ""
     return f"a parameter's gradient is {worst:.1e} away from that of the step by hand"
-
-
-def _gradients(step: Step, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Gradients:
-    model = copy.deepcopy(model)
-    step(model, *batch)
-    found = [parameter.grad for parameter in model.parameters()]
-    return [grad for grad in found if grad is not None]
 
 
 def main(arguments: list[str] | None = None) -> int:

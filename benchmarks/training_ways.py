@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable
@@ -35,6 +36,7 @@ class Way:
         version: Gives the version.
         float64: Whether it takes a model in float64.
         eval_mode: Whether its attack sees the model in eval mode.
+        channels_last: Whether model and batches are in that memory format.
     """
 
     name: str
@@ -42,6 +44,16 @@ class Way:
     version: Callable[[], str] = lambda: torch.__version__
     float64: bool = True
     eval_mode: bool = False
+    channels_last: bool = False
+
+
+def in_channels_last(
+    model: nn.Module, batches: list[tuple[Tensor, Tensor]]
+) -> tuple[nn.Module, list[tuple[Tensor, Tensor]]]:
+    """A copy of the model, and the batches, in the memory format that convolutions like."""
+    last = torch.channels_last
+    moved = copy.deepcopy(model).to(memory_format=last)
+    return moved, [(x.to(memory_format=last), y) for x, y in batches]
 
 
 def by_hand(model: nn.Module, x: Tensor, y: Tensor) -> None:
@@ -192,4 +204,5 @@ WAYS = (
     Way("torchfgsm.nsl", in_nsl, lambda: torchfgsm.__version__),
     Way("torchfgsm, step", step, lambda: torchfgsm.__version__),
     Way("torchfgsm", port, lambda: torchfgsm.__version__),
+    Way("torchfgsm, step, channels_last", step, lambda: torchfgsm.__version__, channels_last=True),
 )

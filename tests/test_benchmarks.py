@@ -13,7 +13,6 @@ from types import ModuleType
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from benchmarks import (
     attack_providers,
@@ -23,18 +22,15 @@ from benchmarks import (
     step,
     step_providers,
     training_step,
-    training_ways,
     whole_attack,
 )
 from benchmarks.attack_providers import Attack, Target
 from benchmarks.contest import Pace, Provider, compete
 from benchmarks.models import ARCHITECTURES
 from benchmarks.rows import Row
-from benchmarks.saved_memory import saved_mib
 from benchmarks.step_inputs import Inputs
 from benchmarks.step_providers import COMPILED, MAKERS, Settings, difference, operations
-from benchmarks.timing import Times, interleaved
-from benchmarks.training_ways import Way, by_hand, usual_grad
+from benchmarks.timing import Sample, TimedElsewhere, Times, interleaved
 
 CPU = torch.device("cpu")
 PACE = Pace(0.01, 0.01)
@@ -64,6 +60,7 @@ def test_quick_run_writes_rows_and_a_plot(
     without = [made for made in MAKERS if made.name != COMPILED]
     monkeypatch.setattr(step, "MAKERS", without)
     monkeypatch.setattr(whole_attack, "_QUICK", {"MLP": (4,)})
+    monkeypatch.setattr(training_step, "PROCESS_WAYS", ())  # they start TensorFlow
     arguments = ["--quick", "--device", "cpu", "--out", str(tmp_path)]
     assert script.main(arguments) == 0
     name = script.__name__.rpartition(".")[2]
@@ -187,14 +184,34 @@ def test_times_are_of_one_call_in_interleaved_rounds(monkeypatch: pytest.MonkeyP
         return call
 
     monkeypatch.setattr(time, "perf_counter", lambda: seconds)
+    monkeypatch.setattr(time, "process_time", lambda: seconds / 2)
     calls = {"short": lasting("short", 1), "long": lasting("long", 4)}
     found = interleaved(calls, CPU, seconds=0.0701, sample_ms=2.5)
     assert found["short"].rounds == pytest.approx([1.0] * 10)
     assert found["long"].rounds == pytest.approx([4.0] * 10)
+    assert found["long"].cpu == pytest.approx([2.0] * 10)
     # After two calls each, to see how long they last, the short one fills a sample three times.
     turns = [tuple(order[at : at + 4]) for at in range(4, len(order), 4)]
     short_first = ("short", "short", "short", "long")
     assert set(turns) == {short_first, short_first[::-1]}
+
+
+def test_a_call_elsewhere_is_timed_by_its_own_clocks() -> None:
+    asked: list[int] = []
+
+    def repeat(repeats: int) -> Sample:
+        asked.append(repeats)
+        return Sample(3.0, 2.0)
+
+    providers = [Provider("here", counted(1, []), lambda result: "")]
+    providers.append(Provider("there", lambda: TimedElsewhere(repeat), lambda result: ""))
+    case = Row(benchmark="step", provider="")
+    _, there = compete(case, providers, CPU, Pace(0.01, 7.0), reference="here")
+    assert (there.p20_ms, there.p50_ms, there.p80_ms, there.cpu_ms) == (3, 3, 3, 2)
+    # The first call, two to see how long it lasts, then as many as fill a sample.
+    assert asked[:3] == [1, 1, 1]
+    assert len(asked) >= 8
+    assert set(asked[3:]) == {3}
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
@@ -244,49 +261,6 @@ def test_a_wrong_attack_is_different(attack: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(attack_providers, "MAKERS", makers)
     found = whole_attack.measure_case(CPU, "MLP", 4, attack, "given", PACE)
     assert [row.status for row in found] == ["ok", "different", "different"]
-
-
-def test_a_training_step_with_other_gradients_is_different() -> None:
-    def scaled(model: nn.Module, x: Tensor, y: Tensor) -> None:
-        usual_grad(model, x, y)
-        for parameter in model.parameters():
-            if parameter.grad is not None:
-                parameter.grad *= 1 + 1e-7
-
-    ways = (Way("by hand, two forwards", by_hand), Way("scaled", scaled))
-    found = training_step.measure_case(CPU, "MLP", 4, ways, PACE)
-    assert [row.status for row in found] == ["ok", "different"]
-    assert "1.0e-07" in found[1].reason
-
-
-def test_saved_bytes_are_those_of_the_graphs_that_live_together() -> None:
-    model = nn.Sequential(nn.Linear(256, 256), nn.Tanh())
-    batch = torch.rand(64, 256)
-    size = 64 * 256 * 4 / 2**20  # what tanh keeps: its result
-
-    def two_after_each_other() -> None:
-        for _ in range(2):
-            torch.autograd.backward(model(batch).sum())
-
-    def two_together() -> None:
-        torch.autograd.backward(model(batch).sum() + model(batch).sum())
-
-    assert saved_mib(two_after_each_other, model, [batch]) == size
-    assert saved_mib(two_together, model, [batch]) == 2 * size
-
-
-@pytest.mark.parametrize("name", ["MNIST CNN", "ResNet-18"])
-def test_the_step_keeps_one_forward_pass_at_a_time(name: str) -> None:
-    """At most 0.55 of what the usual loop keeps for backward, and not more than by hand."""
-    architecture = ARCHITECTURES[name]
-    model = architecture.build(CPU).train()
-    batch = architecture.batches(4, 1, CPU)[0]
-    kept = {
-        way: saved_mib(lambda way=way: way(model, *batch), model, list(batch))  # type: ignore[misc]
-        for way in (training_ways.step, usual_grad, by_hand)
-    }
-    assert kept[training_ways.step] <= 0.55 * kept[usual_grad]
-    assert kept[training_ways.step] <= 1.01 * kept[by_hand]
 
 
 @pytest.mark.parametrize(
