@@ -133,6 +133,8 @@ def _one_line(error: Any, method: str) -> str:
         return text
     if error.kind == "TimedOut":
         return f"TensorFlow took too long ({text}): give it more with timeout= (--timeout)"
+    if error.kind == "OutOfMemory":
+        return f"TensorFlow needs too much memory ({text})"
     if error.kind == "Died":
         last = error.remote_traceback.splitlines()[-1:]
         return (

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from torchfgsm import whole_file
 from torchfgsm.converters.errors import ConversionError, named
 
 LARGEST = 2**31 - 1
@@ -55,21 +55,6 @@ def write_onnx(graph: Any, out: Path) -> None:
     with named(out):
         refuse_size(graph.ByteSize())
     try:
-        _replace(out, graph.SerializeToString())
+        whole_file.write(out, graph.SerializeToString())
     except OSError as error:
         raise ConversionError(f"{out}: could not be written: {error.strerror or error}") from error
-
-
-def _replace(out: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # a temporary file is the owner's alone
-        temporary.replace(out)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

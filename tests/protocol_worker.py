@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import frames
@@ -47,6 +49,47 @@ def garbage(params, arrays):
     time.sleep(300)
 
 
+def grows(params, arrays):
+    held = []
+    while True:
+        held.append(np.ones(params["step"]))
+        time.sleep(0.001)
+
+
+def closes(params, arrays):
+    os.close(int(sys.argv[3]))
+    time.sleep(300)
+
+
+def holds_the_interpreter(params, arrays):
+    with open(params["file"], "w") as file:
+        file.write(f"{os.getpid()} {os.getpid()}")
+    ctypes.PyDLL(None).sleep(300)  # unlike CDLL it keeps the lock: no other thread runs
+
+
+def chatters(params, arrays):
+    line = b"chatter " * 1000 + b"\n"
+    size = largest = 0
+    while size < params["size"]:
+        size += os.write(1, line)
+        largest = max(largest, os.fstat(1).st_size)
+        time.sleep(params["pause"])
+    os.write(1, b"\x1b[2Jthe last\x07 words\n")
+    return {"largest": largest}, {}
+
+
+def full(params, arrays):
+    with open("/dev/full", "w") as target:
+        os.dup2(target.fileno(), 1)
+    print("lost")
+    return {}, {}
+
+
+def leaves_files(params, arrays):
+    with tempfile.NamedTemporaryFile(delete=False) as file:
+        return {"file": file.name}, {}
+
+
 def half(params, arrays):
     reply = frames.pack({"ok": True, "values": {}}, {"a": np.ones(9)})
     os.write(int(sys.argv[3]), reply[:60])
@@ -72,6 +115,13 @@ HANDLERS = {
     "sleeps": sleeps,
     "garbage": garbage,
     "half": half,
+    "grows": grows,
+    "closes": closes,
+    "holds_the_interpreter": holds_the_interpreter,
+    "chatters": chatters,
+    "full": full,
+    "leaves_files": leaves_files,
+    "large": lambda params, arrays: ({}, {"x": np.zeros(params["size"], np.uint8)}),
     "state": state,
     "leaves": lambda params, arrays: sys.exit("on purpose"),
     "unsendable": lambda params, arrays: ({"x": object()}, {}),

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from processes import MARK, marked, wait_until
 
 from torchfgsm import originals
-from torchfgsm.originals import interpreters
 from torchfgsm.originals.environment import (
     ENVIRONMENTS,
     Environment,
@@ -43,6 +47,18 @@ def tiny(tmp_path: Path, cache: Path) -> Environment:
     requirements = tmp_path / "tiny.txt"
     requirements.write_text("# no packages\n")
     return Environment("tiny", "nothing", (VERSION,), 1, 20, "import sys", requirements)
+
+
+@pytest.fixture
+def quick(tmp_path: Path, tiny: Environment, monkeypatch: pytest.MonkeyPatch) -> Environment:
+    """The same, made by a stand-in for uv: pip, which takes seconds to install, is left out."""
+    (tmp_path / "bin").mkdir()
+    uv = tmp_path / "bin" / "uv"
+    uv.write_text(f"#!/bin/sh\n[ $1 = pip ] || exec {sys.executable} -I -m venv --without-pip $4\n")
+    uv.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv(MARK, str(tmp_path))
+    return tiny
 
 
 def test_every_requirement_is_pinned_and_every_file_is_used() -> None:
@@ -108,36 +124,6 @@ def test_without_the_extra_the_text_says_what_to_install(
         ready_python(dataclasses.replace(tiny, name="never-made"))
 
 
-def script_in(folder: Path, text: str) -> str:
-    folder.mkdir()
-    path = folder / "python9.9"
-    path.write_text(text)
-    path.chmod(0o755)
-    return str(path)
-
-
-def test_a_shim_that_fails_and_a_wrong_version_are_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script_in(tmp_path / "shim", "#!/bin/sh\necho 9.9: not installed >&2\nexit 127\n")
-    script_in(tmp_path / "wrong", "#!/bin/sh\necho 9.8\n")
-    right = script_in(tmp_path / "right", "#!/bin/sh\necho 9.9\n")
-    folders = ["shim", "wrong", "right"]
-    monkeypatch.setenv("PATH", os.pathsep.join(str(tmp_path / name) for name in folders))
-    assert interpreters.find(("9.10", "9.9")) == ("9.9", right)
-    assert interpreters.find(("9.8",)) is None
-
-
-def test_uv_is_asked_for_a_python_that_is_not_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert interpreters.find(("9.9", "9.8")) is None
-    (tmp_path / "uv").write_text("#!/bin/sh\n")
-    (tmp_path / "uv").chmod(0o755)
-    assert interpreters.find(("9.9", "9.8")) == ("9.9", "9.9")
-
-
 def test_made_once_said_beforehand_and_used_where_it_was_renamed_to(
     tiny: Environment, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,22 +150,25 @@ def test_a_changed_pin_or_python_is_another_environment(tiny: Environment) -> No
 
 
 def test_a_failed_creation_leaves_nothing_and_shows_the_output(
-    tiny: Environment, cache: Path
+    quick: Environment, cache: Path
 ) -> None:
-    failing = dataclasses.replace(tiny, check="raise SystemExit('the cause')")
+    failing = dataclasses.replace(quick, check="raise SystemExit('the cause')")
     text = r"(?s)tiny could not be created: .* exit code 1.* TORCHFGSM_PYTHON_TINY .*the cause"
     with pytest.raises(EnvironmentUnavailable, match=text):
         ready_python(failing)
     assert [path.suffix for path in cache.iterdir()] == [".lock"]
 
 
-def creating(tiny: Environment, check: str = "import sys") -> subprocess.Popen[str]:
+def creating(
+    tiny: Environment, check: str = "import sys", before: str = ""
+) -> subprocess.Popen[str]:
     """Another process that makes the same environment."""
     code = f"""
 import pathlib
 from torchfgsm.originals.environment import Environment, ready_python
 fields = {dataclasses.asdict(tiny) | {"requirements": str(tiny.requirements), "check": check}!r}
 fields["requirements"] = pathlib.Path(fields["requirements"])
+{before}
 print(ready_python(Environment(**fields)))
 """
     return subprocess.Popen(
@@ -191,28 +180,96 @@ print(ready_python(Environment(**fields)))
     )
 
 
-def test_a_creation_that_was_killed_is_done_again(tiny: Environment, cache: Path) -> None:
-    process = creating(tiny, check="import time; time.sleep(600)")
+def wait_for(text: str, process: subprocess.Popen[str]) -> None:
+    """Waits until a process has said something, for a minute."""
+    assert process.stderr is not None
+    limit = threading.Timer(60, process.kill)
+    limit.start()
+    while text not in (line := process.stderr.readline()):
+        assert line, process.communicate()
+    limit.cancel()
+
+
+def test_a_creation_that_was_killed_ends_at_once_and_is_done_by_who_waits(
+    quick: Environment, cache: Path, tmp_path: Path
+) -> None:
+    """Killed is the process alone, not its group: a venv's Python is at work below it."""
+    pid = tmp_path / "pid"
+    check = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    first = creating(quick, check)
     try:
-        assert process.stderr is not None
-        while "trying it" not in (line := process.stderr.readline()):
-            assert line, process.communicate()
-        assert len(list(cache.glob("*.building-*"))) == 1
+        wait_for("trying it", first)
+        while not (pid.exists() and pid.read_text()):
+            time.sleep(0.02)
+        (unfinished,) = cache.glob("*.building-*")
+        second = creating(quick)
+        wait_for("waiting for another process that creates environment tiny", second)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-    # Also what a machine that lost power might leave: the final name without an interpreter.
-    unfinished = next(cache.glob("*.building-*"))
-    (cache / unfinished.name.split(".building-")[0]).mkdir()
-    start = time.monotonic()
-    python = ready_python(tiny)
-    assert time.monotonic() - start < 60  # not blocked by the dead process's lock
-    assert python.exists()
+        first.kill()
+        first.communicate()
+    out, err = second.communicate(timeout=60)
+    assert second.returncode == 0, err
+    assert Path(out.strip()).exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+    assert not unfinished.exists()
     assert not list(cache.glob("*.building-*"))
 
 
-def test_two_processes_at_once_make_it_once(tiny: Environment) -> None:
-    processes = [creating(tiny), creating(tiny)]
+def test_what_a_power_cut_leaves_is_made_anew(quick: Environment, cache: Path) -> None:
+    from torchfgsm.originals.environment import _folder_name
+
+    name = _folder_name(quick, VERSION)
+    (cache / f"{name}.building-1234").mkdir(parents=True)
+    (cache / name).mkdir()  # the final name without an interpreter
+    (cache / f"{name}.lock").touch()
+    assert ready_python(quick).exists()
+    assert not list(cache.glob("*.building-*"))
+
+
+def test_an_interrupted_creation_leaves_nothing(
+    quick: Environment, cache: Path, tmp_path: Path
+) -> None:
+    process = creating(quick, check="import time; time.sleep(600)")
+    wait_for("trying it", process)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGINT
+    assert wait_until(lambda: not marked(str(tmp_path)))
+    assert [path.suffix for path in cache.iterdir()] == [".lock"]
+
+
+def test_a_disk_without_room_leaves_nothing(tiny: Environment, cache: Path) -> None:
+    """Of the system itself: no file may have more than 1000 bytes."""
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))"
+    process = creating(tiny, before=limit)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "EnvironmentUnavailable: environment tiny could not be created: `" in err
+    assert "File too large" in err or "SIGXFSZ" in err
+    assert [path.suffix for path in cache.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("place", ["mkdir", "mkdtemp", "lock"])
+def test_a_folder_that_cannot_be_written_is_named(
+    quick: Environment, cache: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(cache))
+
+    if place == "lock":
+        cache.parent.mkdir()
+        cache.touch()
+    else:
+        holder: Any = Path if place == "mkdir" else tempfile
+        monkeypatch.setattr(holder, place, full)
+    text = rf"tiny could not be created in {cache}: .*; TORCHFGSM_CACHE names another folder"
+    with pytest.raises(EnvironmentUnavailable, match=text):
+        ready_python(quick)
+
+
+def test_two_processes_at_once_make_it_once(quick: Environment) -> None:
+    processes = [creating(quick), creating(quick)]
     outputs = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     (first, _), (second, _) = outputs

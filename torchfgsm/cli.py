@@ -1,4 +1,4 @@
-"""The command line: `torchfgsm attack`, `compare`, `convert`, `demo` and `env`."""
+"""The command line: the subcommands of `torchfgsm`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torchfgsm import failures
 from torchfgsm.version import __version__
 
 if TYPE_CHECKING:
@@ -29,38 +30,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line; by default the process' own.
 
     Returns:
-        0: equal. 1: different. 2: could not be done, with one line on stderr.
+        0: equal. 1: different. 2: could not be done, or was broken off, with one line on
+            stderr.
     """
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    try:
+
+    def command() -> int:
+        options = _parser().parse_args(arguments)
         code: int = options.command(options)
         return code
-    except KeyboardInterrupt:
-        _say("torchfgsm: interrupted")
-    except _expected_errors() as error:
-        _say(f"torchfgsm: {_one_line(error)}")
-    return COULD_NOT_COMPARE
 
-
-def _expected_errors() -> tuple[type[Exception], ...]:
-    """Failures whose message says all there is to say."""
-    errors: list[type[Exception]] = [OSError, ValueError, TypeError, KeyError, ImportError]
-    try:
-        from torchfgsm.converters import ConversionError
-        from torchfgsm.originals import EnvironmentUnavailable, WorkerError
-    except ImportError:
-        return tuple(errors)
-    return (*errors, ConversionError, EnvironmentUnavailable, WorkerError)
-
-
-def _one_line(error: BaseException) -> str:
-    message = getattr(error, "message", None) or str(error) or type(error).__name__
-    return " ".join(str(message).split())
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    return failures.run(command, COULD_NOT_COMPARE)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -94,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.set_defaults(command=_compare)
     _add_convert(commands)
     _add_attack(commands)
+    _add_explain(commands)
     demo = commands.add_parser(
         "demo", help="train, convert, attack and compare small models of real digits"
     )
@@ -110,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     env.add_argument("--json", action="store_true", help="write JSON to stdout")
     env.set_defaults(command=_env)
+    _add_translate(commands)
     return parser
 
 
@@ -144,6 +125,25 @@ def _add_attack(commands: Any) -> None:
     arguments.add_options(attack)
 
 
+def _add_explain(commands: Any) -> None:
+    from torchfgsm.explanation import command
+
+    explain = commands.add_parser(
+        "explain", help="say which choice makes two libraries differ on your own model and data"
+    )
+    _add_model_options(explain)
+    command.add_options(explain)
+
+
+def _add_translate(commands: Any) -> None:
+    from torchfgsm.translation import command
+
+    translate = commands.add_parser(
+        "translate", help="give one library's configuration in the words of another"
+    )
+    command.add_options(translate)
+
+
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--inputs", metavar="NAMES", help="a frozen graph's inputs: a:0,b:0")
     parser.add_argument("--outputs", metavar="NAMES", help="a frozen graph's outputs: c:0")
@@ -151,7 +151,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         "--custom-objects", metavar="FILE.py", help="defines the model's own layers; it is run"
     )
     parser.add_argument(
-        "--allow-unsafe", action="store_true", help="run Python code that lies in the model's file"
+        "--allow-unsafe", action="store_true", help="run what code the model's file holds"
     )
     parser.add_argument("--no-verify", action="store_true", help="do not compare with the original")
     parser.add_argument(
@@ -179,10 +179,10 @@ def _compare(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="torchfgsm-compare-") as name, Originals() as originals:
         path = keras2_file(given, Path(name))
         if path != given:
-            _say(f"{given}: rebuilt for Keras 2.15, outputs equal within {TOLERANCE:g}")
-        _say(f"converting {given} ...")
+            failures.say(f"{given}: rebuilt for Keras 2.15, outputs equal within {TOLERANCE:g}")
+        failures.say(f"converting {given} ...")
         model = converters.load(path, data=user.inputs_of(arrays))
-        _say(model.verification.verdict)
+        failures.say(model.verification.verdict)
         data = user.data_for(model, arrays)
         cases = user.cases(libraries, data, options.eps)
 
@@ -215,7 +215,7 @@ def _demo_recorded(cases: Sequence[Case], options: argparse.Namespace) -> int:
 
     recording = recorded.load()
     versions = recording.facts["versions"]
-    _say("comparing with recorded results of " + _versions_text(versions))
+    failures.say("comparing with recorded results of " + _versions_text(versions))
 
     def load(path: Path, *, keep_head: bool) -> Any:
         return converters.load(path, keep_head=keep_head, verify=False)
@@ -232,10 +232,10 @@ def _demo_live(cases: Sequence[Case], options: argparse.Namespace) -> int:
 
     with tempfile.TemporaryDirectory(prefix="torchfgsm-demo-") as name, Originals() as originals:
         folder = Path(name)
-        _say("training small Keras models on scikit-learn's digits ...")
+        failures.say("training small Keras models on scikit-learn's digits ...")
         accuracies = digits.train_models(folder)
         for model, accuracy in accuracies.items():
-            _say(f"  {model}: {accuracy:.1%} of the training images")
+            failures.say(f"  {model}: {accuracy:.1%} of the training images")
         paths = {model: folder / f"{model}.keras" for model in digits.MODELS}
         data = {model: digits.batch(model, digits.COUNT) for model in digits.MODELS}
         models = Converted(paths, data, converters.load)
@@ -264,8 +264,8 @@ def _run(
         try:
             verdicts.append(verdict(case, models, expected(case)))
         except (EnvironmentUnavailable, NotComparableError, WorkerError) as error:
-            failed.append((case, _one_line(error)))
-            _say(f"torchfgsm: {case.name}: could not compare: {_one_line(error)}")
+            failed.append((case, failures.one_line(error)))
+            failures.say(f"torchfgsm: {case.name}: could not compare: {failures.one_line(error)}")
             continue
         if not as_json:
             print(table.line(verdicts[-1]), flush=True)

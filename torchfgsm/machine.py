@@ -71,6 +71,15 @@ def _tf32_switches() -> dict[str, tuple[Any, str, Any]]:
     }
 
 
+def tf32_operations() -> list[str]:
+    """The operations for which torch's settings allow TF32."""
+    return [
+        name
+        for name, (holder, attribute, _) in _tf32_switches().items()
+        if getattr(holder, attribute) in ("tf32", True)
+    ]
+
+
 def describe() -> dict[str, Any]:
     """Versions, devices, the native kernel, torch's arithmetic, packages, environments, variables.
 
@@ -164,10 +173,8 @@ def _kernel() -> dict[str, Any]:
 
 
 def _arithmetic() -> dict[str, Any]:
-    found = {
-        f"TF32 in {name}": getattr(holder, attribute) in ("tf32", True)
-        for name, (holder, attribute, _) in _tf32_switches().items()
-    }
+    allowed = tf32_operations()
+    found = {f"TF32 in {name}": name in allowed for name in _tf32_switches()}
     return {
         **found,
         "cuDNN deterministic": torch.backends.cudnn.deterministic,

@@ -117,8 +117,10 @@ def _write(path: Path, cubin: bytes, symbol: str) -> None:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
         os.replace(temporary, path)
+        temporary = None
     except OSError as error:
         _warn(path.parent, str(error))
+    finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)

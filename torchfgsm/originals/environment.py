@@ -2,22 +2,24 @@
 
 Every environment is a virtual environment in the user's cache folder, named after its requirement
 file's contents and its Python version: a changed pin makes a new one. It is built in a folder aside
-and renamed into place, so that a broken-off creation is never taken for a finished one.
+and renamed into place, so that a broken-off creation is never taken for a finished one. What builds
+it ends with this process, however this ends.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from torchfgsm.originals import interpreters
+from torchfgsm.originals import guarded, interpreters
 
 _REQUIREMENTS = Path(__file__).parent / "requirements"
 _LOG_LINES = 20
@@ -99,7 +101,8 @@ def python_for(name: str) -> Path:
 
     Raises:
         ValueError: there is no environment of that name.
-        EnvironmentUnavailable: there is no suitable Python, or the installation failed.
+        EnvironmentUnavailable: there is no suitable Python, the installation failed, or the system
+            refused to write.
     """
     if name not in ENVIRONMENTS:
         raise ValueError(f"expected an environment out of {', '.join(ENVIRONMENTS)}, got {name!r}")
@@ -156,18 +159,39 @@ def _interpreter_in(folder: Path) -> Path:
 
 
 def _create(environment: Environment, root: Path) -> Path:
+    version, python = _suitable_python(environment)
+    folder = root / _folder_name(environment, version)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with _alone(environment, folder):
+            if not _interpreter_in(folder).exists():
+                _build_aside(environment, folder, python)
+    except (OSError, NotImplementedError) as error:  # the latter: a disk without locks
+        raise EnvironmentUnavailable(
+            f"environment {environment.name} could not be created in {root}: {error}; "
+            "TORCHFGSM_CACHE names another folder"
+        ) from error
+    return _interpreter_in(folder)
+
+
+@contextlib.contextmanager
+def _alone(environment: Environment, folder: Path) -> Iterator[None]:
+    """Waits until no other process makes the same environment."""
     try:
         import filelock
     except ImportError as error:
         raise _missing(error) from error
-    version, python = _suitable_python(environment)
-    folder = root / _folder_name(environment, version)
-    root.mkdir(parents=True, exist_ok=True)
     # The lock goes with the process that holds it, so a killed creation does not block the next.
-    with filelock.FileLock(f"{folder}.lock"):
-        if not _interpreter_in(folder).exists():
-            _build_aside(environment, folder, python)
-    return _interpreter_in(folder)
+    lock = filelock.FileLock(f"{folder}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        _say(f"waiting for another process that creates environment {environment.name}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _suitable_python(environment: Environment) -> tuple[str, str]:
@@ -214,24 +238,24 @@ def _install(environment: Environment, aside: Path, python: str) -> None:
     else:
         pip = [inside, "-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
         steps = {
-            f"making it with {python}": [python, "-I", "-m", "venv", str(aside)],
+            # In two steps: venv does not show what ensurepip says.
+            f"making it with {python}": [python, "-I", "-m", "venv", "--without-pip", str(aside)],
+            "installing pip": [inside, "-I", "-m", "ensurepip", "--default-pip"],
             "installing the packages with pip": [*pip, *pinned],
         }
     steps["trying it"] = [inside, "-I", "-c", environment.check]
     for text, command in steps.items():
         _say(text)
-        _run(environment, command)
+        _run(environment, command, aside)
 
 
-def _run(environment: Environment, command: list[str]) -> None:
-    result = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    )
-    if result.returncode != 0:
-        tail = "\n".join(result.stdout.splitlines()[-_LOG_LINES:])
+def _run(environment: Environment, command: list[str], aside: Path) -> None:
+    code, output = guarded.run(command, folder=aside)
+    if code != 0:
+        tail = "\n".join(output.splitlines()[-_LOG_LINES:])
         raise EnvironmentUnavailable(
             f"environment {environment.name} could not be created: `{' '.join(command)}` ended "
-            f"with exit code {result.returncode}. {environment.variable} can name the interpreter "
+            f"with {guarded.ending(code)}. {environment.variable} can name the interpreter "
             f"of a ready one instead. Last lines of the output:\n{tail}"
         )
 

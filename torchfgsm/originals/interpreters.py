@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
+from torchfgsm.originals import guarded
+
 _PATIENCE = 30.0  # seconds; a Python on a cold network disk starts slowly
 
 
@@ -39,12 +41,12 @@ def version_of(python: str, *, needs_pip: bool = False) -> str | None:
     modules = "sys, venv, ensurepip" if needs_pip else "sys"
     code = f"import {modules}; print('%d.%d' % sys.version_info[:2])"
     try:
-        result = subprocess.run(
-            [python, "-I", "-c", code], capture_output=True, text=True, timeout=_PATIENCE
+        ended, printed = guarded.run(
+            [python, "-I", "-c", code], seconds=_PATIENCE, stderr=subprocess.DEVNULL
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except OSError:
         return None
-    return result.stdout.strip() if result.returncode == 0 else None
+    return printed.strip() if ended == 0 else None
 
 
 def _candidates(version: str) -> Iterator[str]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from pathlib import Path
 
+from torchfgsm.converters.tensorflow_side.archives import read_json
 from torchfgsm.originals.process import Worker, WorkerError
 
 KERAS_2 = "tensorflow-2.15"
@@ -65,9 +64,8 @@ def _is_keras_3(path: Path) -> bool:
             version = worker.call("version", path=str(path)).values["keras_version"]
         return str(version).startswith("3")
     try:
-        with zipfile.ZipFile(path) as archive:
-            version = json.loads(archive.read("metadata.json"))["keras_version"]
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError):
+        version = read_json(path, "metadata.json")["keras_version"]
+    except (KeyError, OSError, TypeError, ValueError):
         return False
     return str(version).startswith("3")
 

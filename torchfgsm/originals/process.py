@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import os
+import re
 import select
 import shutil
-import signal
-import subprocess
 import tempfile
 import threading
 import time
@@ -20,12 +19,16 @@ from typing import Any
 
 import numpy.typing as npt
 
+from torchfgsm.originals import memory
 from torchfgsm.originals.environment import python_for
+from torchfgsm.originals.guarded import GuardedProcess, ending
 from torchfgsm.originals.workers import frames
 
 _SERVER = Path(__file__).parent / "workers" / "serve.py"
 _LOG_LINES = 30
+_LOG_BYTES = 1 << 16
 _CHUNK = 1 << 20
+_LAST_SECONDS = 1.0  # in which a process that closed its pipes ends by itself, if it is ending
 
 Array = npt.NDArray[Any]
 
@@ -34,8 +37,8 @@ class WorkerError(RuntimeError):
     """A call failed in the worker, or the worker itself did.
 
     Attributes:
-        kind: class name of the exception raised in the worker; "Died", "TimedOut", "Garbage" or
-            "Closed" when there is no worker any more.
+        kind: class name of the exception raised in the worker; "Died", "OutOfMemory", "TimedOut",
+            "Garbage" or "Closed" when there is no worker any more.
         message: that exception's text, or what happened to the process.
         remote_traceback: the worker's traceback, or the last lines of its output.
     """
@@ -64,44 +67,59 @@ class Worker:
     """A process that serves the handlers of one script; a context manager.
 
     The process starts at once and loads the script while the caller goes on; a script that cannot
-    be loaded is reported by the first call. Any failure of the process itself ends it for good.
+    be loaded is reported by the first call. Any failure of the process itself ends it for good. It
+    ends with this process, too, however that ends, and takes its temporary files along.
 
     Args:
         environment: a name for :func:`~torchfgsm.originals.environment.python_for`, or the path
             of an interpreter.
         script: a Python file that defines ``HANDLERS`` (see ``workers/serve.py``).
         timeout: seconds that one call may take, the loading of the script included.
+        memory_limit: bytes that it may have in memory; by default what the variable
+            TORCHFGSM_MEMORY_LIMIT says in gigabytes, or nine tenths of the machine's memory.
 
     Raises:
         EnvironmentUnavailable: the environment cannot be had on this machine.
         FileNotFoundError: there is no such script.
+        ValueError: a limit of no memory, or the variable holds no number of gigabytes.
     """
 
-    def __init__(self, environment: str | Path, script: Path, *, timeout: float = 600.0) -> None:
+    def __init__(
+        self,
+        environment: str | Path,
+        script: Path,
+        *,
+        timeout: float = 600.0,
+        memory_limit: int | None = None,
+    ) -> None:
         """Starts the process."""
         if not script.is_file():
             raise FileNotFoundError(f"expected a worker script, found no file {script}")
+        self.memory_limit = memory.limit() if memory_limit is None else memory_limit
+        if self.memory_limit < 1:
+            raise ValueError(f"expected a memory_limit of at least 1 byte, got {memory_limit}")
         python = environment if isinstance(environment, Path) else python_for(environment)
         self.name = script.stem
         self.timeout = timeout
         self._lock = threading.Lock()
         self._folder = Path(tempfile.mkdtemp(prefix=f"torchfgsm-{self.name}-"))
         self._log = self._folder / "output.log"
-        child_in, self._out = os.pipe()
-        self._in, child_out = os.pipe()
+        child_in, self._out = _pipe()
+        self._in, child_out = _pipe()
         try:
-            with self._log.open("wb") as log:
-                self._process = subprocess.Popen(
+            with self._log.open("ab") as log:
+                self._process = GuardedProcess(
                     [python, "-I", _SERVER, script.resolve(), str(child_in), str(child_out)],
-                    stdin=subprocess.DEVNULL,
+                    folder=self._folder,
+                    memory_limit=self.memory_limit,
+                    python=python,
                     stdout=log,
                     stderr=log,
                     env=_environment(self._folder),
                     pass_fds=(child_in, child_out),
-                    start_new_session=True,  # a group of its own, so that all of it can be ended
                 )
-        except OSError:
-            _release(None, self._in, self._out, self._folder)
+        except BaseException:
+            _release(os.getpid(), None, self._in, self._out, self._folder)
             raise
         finally:
             os.close(child_in)
@@ -109,7 +127,7 @@ class Worker:
         os.set_blocking(self._in, False)
         os.set_blocking(self._out, False)
         self._end = weakref.finalize(
-            self, _release, self._process, self._in, self._out, self._folder
+            self, _release, os.getpid(), self._process, self._in, self._out, self._folder
         )
 
     def call(
@@ -124,7 +142,8 @@ class Worker:
 
         Raises:
             WorkerError: the handler raised (the worker lives on), or the process died, took
-                longer than ``timeout`` seconds or sent something else than a frame (it is ended).
+                longer than ``timeout`` seconds or more than ``memory_limit`` bytes, or sent
+                something else than a frame (it is ended).
             TypeError: an array or a parameter cannot be sent.
         """
         request = frames.pack({"method": method, "params": params}, arrays or {})
@@ -157,8 +176,10 @@ class Worker:
         deadline = time.monotonic() + self.timeout
         try:
             self._send(request, deadline)
-            return frames.unpack(lambda count: self._receive(count, deadline))
+            # What it sends lay in its memory.
+            return frames.unpack(lambda n: self._receive(n, deadline), self.memory_limit)
         except (EOFError, BrokenPipeError):
+            self._process.wait(_LAST_SECONDS)
             raise self._failed("Died", f"worker {self.name} ended during {method!r}") from None
         except TimeoutError:
             message = f"worker {self.name} did not answer {method!r} in {self.timeout:g} s"
@@ -191,13 +212,29 @@ class Worker:
 
     def _failed(self, kind: str, message: str) -> WorkerError:
         """Ends the process and returns the error, with the last lines of its output."""
-        _end_process(self._process)
-        if kind == "Died":
-            message += f" ({_exit_text(self._process.returncode)})"
-        lines = self._log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+        running, lines = self._process.running, _last_lines(self._log)
         self.close()
+        used = self._process.memory_used
+        if used:
+            kind = "OutOfMemory"
+            message += (
+                f": it took {used / 1e9:.3g} GB of memory, at most {self.memory_limit / 1e9:.3g} "
+                f"GB are allowed: {memory.VARIABLE} sets another limit, in gigabytes"
+            )
+        elif kind == "Died":
+            how = "it closed its pipes" if running else ending(self._process.returncode)
+            message += f" ({how})"
         heading = "Last lines of its output:" if lines else "It printed nothing."
         return WorkerError(kind, message, "\n".join([heading, *lines]))
+
+
+def _last_lines(log: Path) -> list[str]:
+    """The end of an output, without what a terminal would take for commands."""
+    with log.open("rb") as file:
+        file.seek(-min(_LOG_BYTES, file.seek(0, os.SEEK_END)), os.SEEK_END)
+        text = file.read().decode(errors="replace")
+    lines = [re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "?", line) for line in text.split("\n")]
+    return [line for line in lines if line.strip()][-_LOG_LINES:]
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -208,10 +245,21 @@ def _environment(folder: Path) -> dict[str, str]:
         "TF_CPP_MIN_LOG_LEVEL": "3",
         # A user's keras.json could change the float type or the image layout.
         "KERAS_HOME": str(folder / "keras"),
+        # What a process that is ended leaves there goes with the folder.
+        "TMPDIR": str(folder),
         "KERAS_BACKEND": "tensorflow",
     }
     inherited = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
     return {**inherited, **settings}
+
+
+def _pipe() -> tuple[int, int]:
+    """Both ends of a pipe, away from the numbers of stdin, stdout and stderr, which may be free."""
+    ends = os.pipe()
+    reading, writing = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3) for end in ends)
+    for end in ends:
+        os.close(end)
+    return reading, writing
 
 
 def _wait(fd: int, event: int, deadline: float) -> None:
@@ -221,28 +269,12 @@ def _wait(fd: int, event: int, deadline: float) -> None:
         raise TimeoutError
 
 
-def _exit_text(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return f"killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"killed by signal {-code}"
-
-
-def _end_process(process: subprocess.Popen[bytes]) -> None:
-    # Only a process that has not been waited for still owns its number.
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
 def _release(
-    process: subprocess.Popen[bytes] | None, fd_in: int, fd_out: int, folder: Path
+    owner: int, process: GuardedProcess | None, fd_in: int, fd_out: int, folder: Path
 ) -> None:
     if process is not None:
-        _end_process(process)
+        process.end()
     os.close(fd_in)
     os.close(fd_out)
-    shutil.rmtree(folder, ignore_errors=True)
+    if os.getpid() == owner:  # else a process that was forked off, to which nothing belongs
+        shutil.rmtree(folder, ignore_errors=True)

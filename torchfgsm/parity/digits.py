@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from torchfgsm import originals
-from torchfgsm.originals.process import Worker
+from torchfgsm.originals.process import Worker, WorkerError
 from torchfgsm.parity.data import Array, Data
 
 MODELS = ("digits", "digits-reshaped", "digits-batchnorm", "digits-two-inputs")
@@ -60,14 +60,21 @@ def train_models(folder: Path, *, epochs: int = 6, seed: int = 0) -> dict[str, f
 
     Raises:
         EnvironmentUnavailable: TensorFlow's environment cannot be had.
+        OSError: The system refuses to save them.
     """
     images, classes = load_digits()
     with Worker("tensorflow-2.15", originals.WORKERS / "demo.py") as worker:
-        reply = worker.call(
-            "train",
-            {"x": images[:_TRAINING], "y": classes[:_TRAINING]},
-            folder=str(folder),
-            epochs=epochs,
-            seed=seed,
-        )
+        try:
+            reply = worker.call(
+                "train",
+                {"x": images[:_TRAINING], "y": classes[:_TRAINING]},
+                folder=str(folder),
+                epochs=epochs,
+                seed=seed,
+            )
+        except WorkerError as error:
+            if error.kind != "OSError":
+                raise
+            text = f"{folder}: the models could not be saved: {error.message}"
+            raise OSError(text) from error
     return dict(reply.values)

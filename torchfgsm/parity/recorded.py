@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from torchfgsm import whole_file
 from torchfgsm.parity.cases import Case
 from torchfgsm.parity.data import Array, Data
 
@@ -105,9 +105,8 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     for model in data:
         export(model, folder / f"{model}.onnx")
-    descriptor, temporary = tempfile.mkstemp(dir=folder, suffix=".npz")
-    with os.fdopen(descriptor, "wb") as stream:
-        np.savez_compressed(stream, allow_pickle=False, **arrays)
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, folder / _ARRAYS)
-    (folder / _FACTS).write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
+    stream = io.BytesIO()
+    np.savez_compressed(stream, allow_pickle=False, **arrays)
+    whole_file.write(folder / _ARRAYS, stream.getvalue())
+    text = json.dumps(facts, indent=2, sort_keys=True) + "\n"
+    whole_file.write(folder / _FACTS, text.encode())

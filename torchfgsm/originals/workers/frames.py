@@ -60,11 +60,14 @@ def _json_scalar(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be sent as JSON: {value!r}")
 
 
-def unpack(read: Callable[[int], bytes]) -> tuple[dict[str, Any], ArrayDict]:
+def unpack(
+    read: Callable[[int], bytes], largest_body: int = _LARGEST_BODY
+) -> tuple[dict[str, Any], ArrayDict]:
     """Returns the header and arrays of the next frame.
 
     Args:
         read: gives exactly so many bytes, or raises EOFError.
+        largest_body: bytes of arrays that may come.
 
     Raises:
         BadFrameError: what came is not a frame.
@@ -72,6 +75,8 @@ def unpack(read: Callable[[int], bytes]) -> tuple[dict[str, Any], ArrayDict]:
     magic, header_size, body_size = _PREFIX.unpack(read(PREFIX_SIZE))
     if magic != _MAGIC or header_size > _LARGEST_HEADER or body_size > _LARGEST_BODY:
         raise BadFrameError(f"expected a frame, got bytes starting with {magic!r}")
+    if body_size > largest_body:
+        raise BadFrameError(f"expected arrays of at most {largest_body} bytes, got {body_size}")
     text, body = read(header_size), read(body_size)
     try:
         header = json.loads(text)

@@ -10,10 +10,16 @@ describe(model) -> values kind ("Sequential" or "Functional"), config (as Keras 
 
 from __future__ import annotations
 
-import json
-import zipfile
+import os
+import sys
 
 import numpy as np
+
+# The worker is loaded by its path alone; last, so that nothing of TensorFlow's is shadowed.
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.append(os.path.join(_PACKAGE, "converters"))
+
+from tensorflow_side import archives, hdf5, keras_trust  # noqa: E402
 
 _BATCH = 16
 _MESSAGE = 300  # Keras puts whole configurations into its messages
@@ -43,7 +49,12 @@ _LATER = {
 
 def describe(params, arrays):
     """Returns the model as Keras 2.15 reads it, its weights, and a batch with its outputs."""
-    _check(_stored(params["model"]))
+    stored = _stored(params["model"])
+    _check(stored)
+    # After it, since what is not supported cannot be allowed either.
+    reason = keras_trust.distrust(stored)
+    if reason:
+        raise ValueError(reason)
     # Only now, so that a refusal does not wait for it.
     import tensorflow as tf
 
@@ -78,13 +89,10 @@ def describe(params, arrays):
 
 def _stored(path):
     """The configuration that the file holds, read without Keras."""
+    hdf5.refuse_outside(path)
     if path.endswith(".h5"):
-        import h5py
-
-        with h5py.File(path, "r") as file:
-            return json.loads(file.attrs["model_config"])
-    with zipfile.ZipFile(path) as archive:
-        return json.loads(archive.read("config.json"))
+        return hdf5.read_config(path)
+    return archives.read_json(path, "config.json")
 
 
 def _check(entry):

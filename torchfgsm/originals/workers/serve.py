@@ -3,30 +3,22 @@
 SCRIPT is a Python file that defines ``HANDLERS: dict[str, handler]`` where a handler takes
 ``(params: dict, arrays: dict[str, ndarray])`` and returns ``(values: dict, arrays: dict)``.
 Requests come on FD_IN and replies go to FD_OUT, both in the form of ``frames.py``; stdout and
-stderr stay free for whatever TensorFlow prints. Runs until the other end of FD_IN is closed.
+stderr stay free for whatever TensorFlow prints. Runs until the other end of FD_IN is closed, which
+it notices between two requests; ``guard.py`` ends it in the middle of one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
-import select
 import sys
-import threading
 import traceback
 
 # `python -I` leaves the script's own folder out of sys.path.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import frames
-
-
-def _exit_with_parent(fd):
-    """Ends this process as soon as the other end closes, also in the middle of a long call."""
-    poll = select.poll()
-    poll.register(fd, 0)  # no event asked for: only the hang-up is reported
-    poll.poll()
-    os._exit(0)
 
 
 def _load_handlers(script):
@@ -60,7 +52,6 @@ def main(script, fd_in, fd_out):
     """Answers requests one after the other until the pipe closes."""
     for fd in (fd_in, fd_out):
         os.set_inheritable(fd, False)
-    threading.Thread(target=_exit_with_parent, args=(fd_in,), daemon=True).start()
     requests, replies = os.fdopen(fd_in, "rb"), os.fdopen(fd_out, "wb")
 
     def read(count):
@@ -85,7 +76,8 @@ def main(script, fd_in, fd_out):
             reply = _answer(handlers, header, arrays)
         except BaseException as error:
             reply = _failure(error)
-        sys.stdout.flush()
+        with contextlib.suppress(OSError, ValueError):  # a full disk, or the script closed it
+            sys.stdout.flush()
         replies.write(reply)
         replies.flush()
 

@@ -1,0 +1,45 @@
+"""Processes that a test started: whether they live, and all of one mark."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+MARK = "TORCHFGSM_TEST_MARK"
+"""A variable of the environment by whose value every process below a test is found."""
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that only waits to be reaped does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")")[-1].split()[0] != "Z"
+    return False
+
+
+def marked(mark: str) -> list[int]:
+    """The processes, other than this one, that have a mark in their environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        pid = int(folder.name)
+        with contextlib.suppress(OSError):
+            held = f"{MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0")
+            if held and pid != os.getpid() and alive(pid):
+                found.append(pid)
+    return found
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> bool:
+    """Whether a condition comes true in so many seconds."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False

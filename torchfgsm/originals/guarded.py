@@ -1,0 +1,136 @@
+"""Commands that end when this process does, with everything that they started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+_GUARD = Path(__file__).parent / "workers" / "guard.py"
+
+
+class GuardedProcess:
+    """A command in a session of its own, under the eyes of a guard (``workers/guard.py``).
+
+    The guard kills the command, and the processes that it started, once this process is gone,
+    however it ended: also by a signal that leaves no time to tidy up. A signal of the terminal
+    reaches this process alone. The command's stdin is empty.
+
+    Args:
+        command: the program and its arguments.
+        folder: is removed where the command is ended, by this process or because it is gone.
+        memory_limit: bytes that the command itself may have in memory; 0: no limit.
+        python: the interpreter that runs the guard.
+        **options: of ``subprocess.Popen``.
+
+    Raises:
+        OSError: there is no such interpreter, or the system refuses a process.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        *,
+        folder: Path | None = None,
+        memory_limit: int = 0,
+        python: str | Path = sys.executable,
+        **options: Any,
+    ) -> None:
+        """Starts the command."""
+        self._owner = os.getpid()
+        self._line, far = socket.socketpair()
+        guard = [str(python), "-I", "-S", str(_GUARD), str(memory_limit), str(folder or "")]
+        try:
+            with far:
+                self._popen: subprocess.Popen[bytes] = subprocess.Popen(
+                    [*guard, *map(str, command)],
+                    stdin=far.fileno(),
+                    start_new_session=True,
+                    **options,
+                )
+        except BaseException:
+            self._line.close()
+            raise
+        self.memory_used = 0
+        """Bytes that were too many for ``memory_limit``; 0 where it did not end for that."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._popen.poll() is None
+
+    @property
+    def returncode(self) -> int:
+        """How the command ended, as in ``subprocess``, once :meth:`end` was called."""
+        return int(self._popen.returncode)
+
+    def wait(self, seconds: float) -> None:
+        """Gives it so many seconds to end by itself."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(seconds)
+
+    def output(self, seconds: float | None = None) -> str:
+        """Waits for the end and returns what was printed, where ``stdout`` is a pipe.
+
+        Raises:
+            subprocess.TimeoutExpired: it took longer.
+        """
+        printed, _ = self._popen.communicate(timeout=seconds)
+        return bytes(printed).decode(errors="replace")
+
+    def end(self) -> None:
+        """Ends everything; calling it again does nothing.
+
+        In a process that was forked off it does nothing but close this process' copies.
+        """
+        if self._line.fileno() >= 0 and os.getpid() == self._owner:
+            # Not only closed: a process that was forked off may hold a copy.
+            with contextlib.suppress(OSError):
+                self._line.shutdown(socket.SHUT_WR)
+            self._popen.wait()
+            with contextlib.suppress(OSError, ValueError):
+                self.memory_used = int(self._line.recv(64))
+        self._line.close()
+        if self._popen.stdout is not None:
+            self._popen.stdout.close()
+
+
+def run(
+    command: Sequence[str | Path], *, folder: Path | None = None, seconds: float | None = None,
+    stderr: int = subprocess.STDOUT,
+) -> tuple[int, str]:  # fmt: skip
+    """Runs a command to its end and returns its exit code and output.
+
+    Args:
+        command: the program and its arguments.
+        folder: is removed where it is broken off.
+        seconds: how long it may take; then it is killed, which its exit code says.
+        stderr: where its errors go; by default to the output.
+
+    Raises:
+        OSError: the system refuses a process.
+    """
+    process = GuardedProcess(command, folder=folder, stdout=subprocess.PIPE, stderr=stderr)
+    try:
+        output = process.output(seconds)
+    except subprocess.TimeoutExpired:
+        output = ""
+    finally:
+        process.end()
+    return process.returncode, output
+
+
+def ending(code: int) -> str:
+    """How a command ended, in words."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
