@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -196,6 +197,8 @@ class _Assembly:
         return self.tensors[name]
 
     def _call(self, name: str, module: nn.Module, *arguments: fx.Node) -> fx.Node:
+        # torch writes the name into the code that it runs: a quotation mark would end it there.
+        name = re.sub(r"[^\w/:-]", "_", name, flags=re.ASCII) or "_"
         while hasattr(self.root, name):  # a node may be called "forward"
             name += "_"
         self.root.add_module(name, module)

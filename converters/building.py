@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from torchfgsm.converters import onnx_graph
 from torchfgsm.converters.annotation import Annotation
@@ -36,9 +37,29 @@ def build(model: Any, annotation: Annotation, *, keep_head: bool = False) -> Con
     if missing:
         raise ConversionError(f"the file lacks the weights {missing}: it was changed or cut off")
     tensors = {w.tensor: as_tensor(values[w.tensor]) for w in annotation.weights}
+    _refuse_no_numbers(annotation, tensors)
     _set_ports(work, annotation, heads, values)
     graph = _to_torch(work, annotation)
     return ConvertedModel(graph, annotation, tensors, heads, keep_head=keep_head)
+
+
+def _refuse_no_numbers(annotation: Annotation, tensors: Mapping[str, Tensor]) -> None:
+    """Refuses weights that are NaN and ports without numbers: nothing could be told of them."""
+    for weight in annotation.weights:
+        values = tensors[weight.tensor]
+        bad = int(values.isnan().sum())
+        if bad:
+            raise ConversionError(
+                f"weight {weight.name!r}: expected numbers, {bad} of {values.numel()} values are "
+                "NaN: train or save the model again"
+            )
+    for kind, ports in (("input", annotation.inputs), ("output", annotation.outputs)):
+        for port in ports:
+            if 0 in port.shape:
+                sizes = ", ".join(str(n) for n in port.shape)
+                raise ConversionError(
+                    f"{kind} {port.name!r}: expected numbers, its shape (N, {sizes}) has none"
+                )
 
 
 def _set_ports(

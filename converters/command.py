@@ -6,13 +6,13 @@ import argparse
 import json
 import sys
 import time
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from torchfgsm.array_file import read_arrays
 from torchfgsm.converters.conversion import convert
 from torchfgsm.converters.errors import ConversionError
 from torchfgsm.converters.model import ConvertedModel
@@ -150,12 +150,9 @@ def read_data(path: Path) -> Any:
         ConversionError: there is no such file, or it holds something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files if name not in _LABELS}
-    except FileNotFoundError:
-        raise ConversionError(f"{path}: expected an .npz file, found no such file") from None
-    except (ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise ConversionError(f"{path}: expected an .npz file of plain arrays: {error}") from error
+        arrays = {k: v for k, v in read_arrays(path).items() if k not in _LABELS}
+    except (FileNotFoundError, ValueError) as error:
+        raise ConversionError(str(error)) from error
     if not arrays:
         raise ConversionError(f"{path}: expected the model's inputs, found no arrays")
     return next(iter(arrays.values())) if len(arrays) == 1 else arrays

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from torchfgsm.converters.interpreter_check import compare_outputs
 from torchfgsm.converters.model import ConvertedModel
 from torchfgsm.converters.onnx_file import read_onnx
 from torchfgsm.converters.options import Options
+from torchfgsm.originals.environment import EnvironmentUnavailable
 
 
 def convert(source: Path | Any, options: Options) -> tuple[ConvertedModel, Any]:
@@ -38,10 +41,30 @@ def convert(source: Path | Any, options: Options) -> tuple[ConvertedModel, Any]:
     form = form_of(source, allow_unsafe=options.allow_unsafe)
     with named(source):
         options.refuse_unfit(form)
-    if form == "onnx":
-        return _from_onnx(source, options)
-    with exporter(source.resolve(), options.worker, options) as opened:
-        return _from_tensorflow(opened, options)
+    with _told(source):
+        if form == "onnx":
+            return _from_onnx(source, options)
+        with exporter(source.resolve(), options.worker, options) as opened:
+            return _from_tensorflow(opened, options)
+
+
+@contextlib.contextmanager
+def _told(source: Path) -> Iterator[None]:
+    """Names the file, and makes one line of what a file that contradicts itself leads to."""
+    try:
+        yield
+    except ConversionError as error:
+        if str(source) in str(error) or str(source.resolve()) in str(error):
+            raise
+        raise ConversionError(f"{source}: {error}") from error
+    except EnvironmentUnavailable:
+        raise
+    except Exception as error:  # torch, onnx2torch and numpy raise classes of their own
+        text = " ".join(str(error).split())[:300]
+        raise ConversionError(
+            f"{source}: the model could not be rebuilt in torch; the file is damaged, or holds "
+            f"what is not supported: {type(error).__name__}: {text}"
+        ) from error
 
 
 def _from_onnx(path: Path, options: Options) -> tuple[ConvertedModel, Any]:

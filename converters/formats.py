@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from pathlib import Path
 
 from torchfgsm.converters.errors import ConversionError
+from torchfgsm.converters.tensorflow_side.archives import read_json
 
 KERAS_2 = "tensorflow-2.15"
 KERAS_3 = "tensorflow-2.21"
@@ -110,10 +109,9 @@ def _varint(message: bytes | memoryview, place: int) -> tuple[int, int]:
 
 def _keras_major(path: Path) -> int:
     try:
-        with zipfile.ZipFile(path) as archive:
-            version = json.loads(archive.read("metadata.json"))["keras_version"]
+        version = read_json(path, "metadata.json")["keras_version"]
         return int(str(version).split(".")[0])
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ConversionError(
             f"{path}: expected a Keras model file (a zip archive with metadata.json), "
             f"could not read it as one: {error}"

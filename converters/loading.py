@@ -55,7 +55,9 @@ def load(
         verify_training: compare training steps with Keras too.
         custom_objects: a Python file that defines the model's own layers, losses and functions.
             The TensorFlow process runs it.
-        allow_unsafe: load Lambda layers and the like, which run Python code that lies in the file.
+        allow_unsafe: load what could run code: Lambda layers and what else a Keras file names that
+            is not known to compute alone, operations of a graph that reach files, the network or
+            Python. Only for files that you trust as a program.
         input_names: of a frozen graph, the tensors that are its inputs, such as "x:0".
         output_names: of a frozen graph, the tensors that are its outputs.
         timeout: seconds that TensorFlow may take for one step.

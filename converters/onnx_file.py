@@ -9,6 +9,7 @@ from torchfgsm.converters import onnx_graph
 from torchfgsm.converters.annotation import Annotation
 from torchfgsm.converters.errors import ConversionError, named
 from torchfgsm.converters.inference import infer
+from torchfgsm.converters.onnx_trust import refuse_untrusted
 
 OLDEST_OPSET = 7
 
@@ -22,11 +23,16 @@ def read_onnx(path: Path) -> tuple[Any, Annotation]:
     import onnx
 
     try:
-        graph = onnx.load(path)
+        graph = onnx.load(path, load_external_data=False)
     except Exception as error:  # the parser raises classes of its own
         raise _unreadable(path, error) from error
     with named(path):
         _refuse_versions(graph)
+        refuse_untrusted(graph, path.parent)
+    try:
+        onnx.load_external_data_for_model(graph, str(path.parent))
+    except Exception as error:  # as above
+        raise _unreadable(path, error) from error
     try:
         onnx.checker.check_model(graph)
     except Exception as error:  # the checker raises classes of its own

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from torchfgsm.comparison import Comparison
 from torchfgsm.converters.annotation import Array
 from torchfgsm.converters.batches import Data, batches
@@ -52,6 +54,7 @@ def verify_with_tensorflow(
     run = None if graph is None else runner(graph, model.annotation)
     hints = None if graph is None else hints_of(graph)
     parts: list[Comparison] = []
+    numbers = False
     found = batches(model.annotation.inputs, data, hints)
     exporter.batches = len(found)
     for title, batch in found.items():
@@ -64,9 +67,11 @@ def verify_with_tensorflow(
             expected, truth = original.answer(question, "float32"), original.truth(question)
             compute = partial(_measure_in, question)
             parts += judge(model, compute, expected, actual, truth, title)
+        numbers = numbers or _has_numbers(expected)
         if run is not None:
             name = f"{title}, ONNX file"
             parts.append(_compare_file(model, graph, run, batch, expected, truth, name))
+    _refuse_no_numbers(numbers)
     return Comparison.join(_title(model, "TensorFlow", original.no_truth), parts)
 
 
@@ -74,12 +79,28 @@ def verify_with_onnx(model: ConvertedModel, graph: Any, data: Data | None) -> Co
     """Compares outputs with an ONNX runtime, and gradients with differences in float64."""
     run = runner(graph, model.annotation)
     parts: list[Comparison] = []
+    numbers = False
     for title, batch in batches(model.annotation.inputs, data, hints_of(graph)).items():
         question = Question.about(model, batch)
+        numbers = numbers or _has_numbers(run(batch))
         parts += compare_outputs(model, graph, run, question, title)
         slopes = None if title.startswith("kinks") else compare_slopes(model, question, title)
         parts += [] if slopes is None else [slopes]
+    _refuse_no_numbers(numbers)
     return Comparison.join(_title(model, "ONNX"), parts)
+
+
+def _has_numbers(expected: Arrays) -> bool:
+    return any(bool(np.isfinite(array).any()) for array in expected.values())
+
+
+def _refuse_no_numbers(numbers: bool) -> None:
+    """Refuses an original that gave no finite number: what it gives equals anything."""
+    if not numbers:
+        raise ConversionError(
+            "all outputs of the original are NaN or infinite, so that nothing can be compared: "
+            "look for infinite weights, or give data of the model's range"
+        )
 
 
 class _Original:

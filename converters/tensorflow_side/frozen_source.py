@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from .graph import FrozenGraph
 from .graph_sources import GraphSource, refuse_text
+from .graph_trust import refuse_graph
 from .keras_model import UnsupportedModelError
 from .keras_source import Values
 
@@ -37,14 +38,22 @@ class FrozenGraphSource(GraphSource):
     """A GraphDef whose weights are constants; those that are found become variables again."""
 
     def __init__(
-        self, path: str, input_names: Sequence[str] | None, output_names: Sequence[str] | None
+        self,
+        path: str,
+        input_names: Sequence[str] | None,
+        output_names: Sequence[str] | None,
+        *,
+        allow_unsafe: bool = False,
     ) -> None:
         """Reads the file; the names are those of tensors, such as "x:0".
 
         Raises:
-            UnsupportedModelError: the file is no frozen graph, or a name is missing or wrong.
+            UnsupportedModelError: the file is no frozen graph, or a name is missing or wrong; an
+                operation could do more than compute, and is not allowed.
         """
         definition = _read(path)
+        if not allow_unsafe:
+            refuse_graph(definition)
         graph = _graph(definition)
         inputs = _tensors(graph, input_names, "input_names")
         outputs = _tensors(graph, output_names, "output_names")

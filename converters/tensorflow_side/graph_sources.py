@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from .graph import FrozenGraph, to_constant
+from .graph_trust import refuse_saved_model
 from .keras_model import UnsupportedModelError
 from .keras_source import Arrays, Caller, Values
 from .precision import in_float64
@@ -82,7 +83,15 @@ class GraphSource:
 class SavedModelSource(GraphSource):
     """A SavedModel's serving signature, without Keras: its graph is all there is."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, allow_unsafe: bool = False) -> None:
+        """Loads the folder.
+
+        Raises:
+            UnsupportedModelError: an operation could do more than compute, and is not allowed; no
+                serving signature; an input of strings.
+        """
+        if not allow_unsafe:
+            refuse_saved_model(path)
         self._loaded = tf.saved_model.load(path)  # keeps the variables alive
         signatures = self._loaded.signatures
         if not signatures:

@@ -4,7 +4,8 @@ look(path) -> values keras_version: of an .h5 file.
 export(format, path, precision, custom_objects, allow_unsafe, input_names, output_names) -> values
     describing the model, arrays "onnx" (bytes) and "weight/<name>".
     format is "keras" (.keras, .h5, a SavedModel of Keras 2), "saved_model" (any other),
-    "frozen_graph" or "tflite". custom_objects is a Python file; it is run.
+    "frozen_graph" or "tflite". custom_objects is a Python file; it is run. Unless allow_unsafe is
+    true, what could do more than compute is refused before Keras or TensorFlow sees it.
 evaluate(objectives, precision; input/<name>, label/<i>) -> arrays output/<i>, logits/<i> and
     gradient/<name> of the exported model, precision "float32" or "float64".
 train(rate, steps, objectives, precision; input/<name>, label/<i>) -> arrays <step>/loss,
@@ -81,17 +82,19 @@ class Session:
 
 def _source(params: Values) -> Any:
     path, kind = params["path"], params["format"]
+    unsafe = bool(params.get("allow_unsafe"))
     if kind == "saved_model":
-        return SavedModelSource(path)
+        return SavedModelSource(path, allow_unsafe=unsafe)
     if kind == "frozen_graph":
-        return FrozenGraphSource(path, params.get("input_names"), params.get("output_names"))
+        names = params.get("input_names"), params.get("output_names")
+        return FrozenGraphSource(path, *names, allow_unsafe=unsafe)
     if kind == "tflite":
-        return TFLiteSource(path)
+        return TFLiteSource(path, allow_unsafe=unsafe)
     file = params.get("custom_objects")
     return KerasSource(
         path,
         custom_objects=custom_objects_of(file) if file else None,
-        allow_unsafe=bool(params.get("allow_unsafe")),
+        allow_unsafe=unsafe,
     )
 
 

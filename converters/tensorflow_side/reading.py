@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
 
+from . import archives, hdf5
+from .graph_trust import refuse_saved_model
 from .keras_model import UnsupportedModelError, input_structure
+from .keras_trust import ALLOW, Own, distrust
 
 _UNKNOWN = re.compile(
     r"(?:Could not locate|Unknown|Cannot deserialize) (\w+)(?: of type|:)? ['`]([^'`]+)['`]"
@@ -32,7 +35,7 @@ def load(
             unknown.
     """
     if not allow_unsafe:
-        _refuse_code(path)
+        refuse_unsafe(path, custom_objects)
     settings = {"safe_mode": False} if allow_unsafe else {}
     try:
         model = tf.keras.models.load_model(
@@ -40,7 +43,9 @@ def load(
         )
     except (TypeError, ValueError, AttributeError) as error:
         if "safe_mode=False" in str(error):
-            raise UnsupportedModelError(_code("a layer")) from error
+            raise UnsupportedModelError(
+                f"Keras' safe mode refuses the file as one that runs Python code: {ALLOW}"
+            ) from error
         unknown = _UNKNOWN.search(str(error))
         if unknown is None:
             raise
@@ -54,48 +59,55 @@ def load(
     return model
 
 
-def _refuse_code(path: str) -> None:
-    """Refuses a file with code before Keras sees it; Keras 2 would run that of an .h5 file."""
-    text = _config(path)
-    names = list(dict.fromkeys(_carrying_code(json.loads(text), ""))) if text else []
-    if names:
-        raise UnsupportedModelError(_code(f"layer {', '.join(map(repr, names))}"))
+def refuse_unsafe(path: str, custom_objects: Mapping[str, Any] | None = None) -> None:
+    """Refuses a file that could run code or read other files, before Keras sees it.
+
+    Raises:
+        UnsupportedModelError: saying what it holds, and how it is allowed.
+    """
+    known = {*(custom_objects or ()), *tf.keras.utils.get_custom_objects()}
+    try:
+        if os.path.isdir(path):
+            refuse_saved_model(path)
+            layers = _layers()
+            own = Own(known, lambda name: name not in layers)
+            configs = list(_metadata(path))
+        else:
+            own, configs = Own(known), [_config(path)]
+    except archives.FAULTS as error:
+        if isinstance(error, UnsupportedModelError):
+            raise
+        raise UnsupportedModelError(f"expected a Keras model: {error}") from error
+    for config in configs:
+        reason = distrust(config, own)
+        if reason:
+            raise UnsupportedModelError(reason)
 
 
-def _code(where: str) -> str:
-    return (
-        f"{where} holds Python code (a Lambda), which loading the file would run: replace it by a "
-        "Keras layer, export the model as a SavedModel, or allow it (allow_unsafe, --allow-unsafe)"
-    )
+def _config(path: str) -> Any:
+    """Returns the configuration in a file, after a look at where its weights lie."""
+    hdf5.refuse_outside(path)
+    if path.endswith(hdf5.SUFFIXES):
+        return hdf5.read_config(path)
+    return archives.read_json(path, "config.json")
 
 
-def _config(path: str) -> str | None:
-    """Returns the configuration in a file, None where it has none or is no such file."""
-    if path.endswith(".keras") and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            found = "config.json" in archive.namelist()
-            return archive.read("config.json").decode() if found else None
-    if path.endswith(".h5"):
-        import h5py  # type: ignore[import-not-found,unused-ignore]
+def _layers() -> Collection[str]:
+    """Returns the names of all layers that Keras 2 finds, those that are not public included."""
+    from keras.src.layers import serialization  # type: ignore[import-not-found]
 
-        with h5py.File(path, "r") as file:
-            config = file.attrs.get("model_config")
-        return config.decode() if isinstance(config, bytes) else config
-    return None
+    serialization.populate_deserializable_objects()
+    names: Collection[str] = serialization.LOCAL.ALL_OBJECTS
+    return names
 
 
-def _carrying_code(config: Any, layer: str) -> Iterator[str]:
-    """Names the layers in whose configuration a function's code stands."""
-    if isinstance(config, list):
-        for item in config:
-            yield from _carrying_code(item, layer)
-    if not isinstance(config, dict):
-        return
-    inner = config.get("config")
-    if isinstance(inner, dict) and "name" in inner:
-        layer = str(inner["name"])
-    # Keras 2 marshals the function of a Lambda layer into its own configuration.
-    if config.get("class_name") == "__lambda__" or config.get("function_type") == "lambda":
-        yield layer
-    for value in config.values():
-        yield from _carrying_code(value, layer)
+def _metadata(folder: str) -> Iterator[Any]:
+    """Yields the configurations of the objects in a SavedModel that Keras 2 wrote."""
+    from keras.protobuf import saved_metadata_pb2  # type: ignore[import-not-found]
+
+    metadata = saved_metadata_pb2.SavedMetadata()
+    with open(os.path.join(folder, "keras_metadata.pb"), "rb") as file:
+        metadata.ParseFromString(file.read())
+    for node in metadata.nodes:
+        if node.metadata:
+            yield json.loads(node.metadata)

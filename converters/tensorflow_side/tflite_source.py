@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tf2onnx
 from onnx import numpy_helper
-from tf2onnx import tflite_utils
+from tf2onnx.tflite.BuiltinOperator import BuiltinOperator
+from tf2onnx.tflite.Model import Model
 
 from . import tflite_repairs
 from .graph import OPSET
 from .graph_sources import refuse_text
 from .keras_model import UnsupportedModelError
 from .keras_source import Arrays, Values
+from .keras_trust import ALLOW
 
+_CUSTOM = ("TFLite_Detection_PostProcess",)  # of TFLite's own, without a number
 _VARIABLES = frozenset(("ASSIGN_VARIABLE", "READ_VARIABLE", "VAR_HANDLE"))
 
 
@@ -28,19 +32,26 @@ class TFLiteSource:
         description: names, shapes, dtypes and structure of inputs and outputs.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, allow_unsafe: bool = False) -> None:
         """Reads the file.
 
         Raises:
-            UnsupportedModelError: it is no TFLite file, or a quantised one.
+            UnsupportedModelError: it is no TFLite file, or a quantised one; an operation could do
+                more than compute, and is not allowed.
         """
         self._path = path
+        with open(path, "rb") as file:
+            content = file.read()
+        operations = _operations(content)
+        if not allow_unsafe:
+            _refuse_foreign(operations)
         try:
-            self._interpreter = tf.lite.Interpreter(path, num_threads=1)
+            # Of a path it would keep the file mapped, and end with it where it is written anew.
+            self._interpreter = tf.lite.Interpreter(model_content=content, num_threads=1)
         except ValueError as error:
             raise UnsupportedModelError(f"expected a TFLite model: {error}") from error
         _refuse_quantised(self._interpreter)
-        _refuse_variables(path)
+        _refuse_variables(operations)
         self._inputs = self._interpreter.get_input_details()
         self._outputs = self._interpreter.get_output_details()
         names = _signature_names(self._interpreter)
@@ -101,11 +112,45 @@ def _refuse_quantised(interpreter: Any) -> None:
             )
 
 
-def _refuse_variables(path: str) -> None:
-    operations = sorted(_VARIABLES.intersection(tflite_utils.read_tflite_model(path)[1].values()))
-    if operations:
+def _operations(content: bytes) -> dict[str, bool]:
+    """Returns the operations that a model names, and whether each is one of TFLite's own.
+
+    Only the list of operations is read, before anything of TFLite is run.
+    """
+    names = {v: k for k, v in vars(BuiltinOperator).items() if not k.startswith("_")}
+    found = {}
+    try:
+        if content[4:8] != b"TFL3":
+            raise ValueError("the file does not begin as one")
+        model = Model.GetRootAsModel(bytearray(content), 0)
+        for i in range(model.OperatorCodesLength()):
+            entry = model.OperatorCodes(i)
+            # Old files have the number in a byte, to which newer ones say that there is another.
+            number = max(entry.DeprecatedBuiltinCode(), entry.BuiltinCode())
+            own = number != BuiltinOperator.CUSTOM
+            name = names.get(number, str(number)) if own else (entry.CustomCode() or b"").decode()
+            found[name] = own
+    except Exception as error:  # reading a damaged file may raise anything
+        text = f"{type(error).__name__}: {error}"
+        raise UnsupportedModelError(f"expected a TFLite model: {text}") from error
+    return found
+
+
+def _refuse_foreign(operations: dict[str, bool]) -> None:
+    for name, own in operations.items():
+        # One of TensorFlow's ("Flex...") runs what stands in its options, whatever its name is.
+        if not own and name not in _CUSTOM:
+            raise UnsupportedModelError(
+                f"the TFLite operation {name!r} is none of TFLite's own and could do more than "
+                f"compute: write the model without it, or {ALLOW}"
+            )
+
+
+def _refuse_variables(operations: Collection[str]) -> None:
+    states = sorted(_VARIABLES.intersection(operations))
+    if states:
         raise UnsupportedModelError(
-            f"the TFLite model keeps a state in variables ({', '.join(operations)}), which a "
+            f"the TFLite model keeps a state in variables ({', '.join(states)}), which a "
             "converted model does not: build the model with stateful=False and write it again"
         )
 

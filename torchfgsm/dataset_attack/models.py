@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +67,23 @@ def _exported(path: Path, *, allowed: bool) -> nn.Module:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected an exported program, found no such file")
     try:
-        module: nn.Module = torch.export.load(str(path)).module()
+        with _without_traces():
+            module: nn.Module = torch.export.load(str(path)).module()
     except Exception as error:  # torch raises what it meets
         raise ValueError(f"{path}: expected a program that torch.export saved: {error}") from error
     return module
+
+
+@contextlib.contextmanager
+def _without_traces() -> Iterator[None]:
+    """Keeps torch from logging the trace of what it could not read."""
+    logger = logging.getLogger("torch.export")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def digest(path: Path | str) -> str:

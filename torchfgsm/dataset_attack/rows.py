@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import math
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from torchfgsm.array_file import read_header
+from torchfgsm.converters.tensorflow_side.archives import FAULTS, refuse_archive
 
 _KINDS = "fiub"  # floats, integers, booleans
 
@@ -27,15 +29,15 @@ class Rows:
         dtype: Dtype of the array.
     """
 
-    def __init__(self, stream: Any, name: str) -> None:
-        """Takes a stream at the start of the .npy format, and reads its header.
+    def __init__(self, stream: Any, name: str, size: int) -> None:
+        """Takes a stream of so many bytes, at the start of the .npy format; reads its header.
 
         Raises:
             ValueError: Not that format, or an array that cannot be read row by row.
         """
         self.name = name
         self._stream = stream
-        self.shape, self.dtype = _header(stream, name)
+        self.shape, self.dtype = _header(stream, name, size)
         self._row = self.dtype.itemsize * math.prod(self.shape[1:])
 
     def skip(self, count: int) -> None:
@@ -88,10 +90,11 @@ def opened(path: Path, x_key: str, y_key: str | None) -> Iterator[tuple[Rows, Ro
             file.seek(0)
             if start[:2] == b"PK":
                 archive = stack.enter_context(zipfile.ZipFile(file))
+                refuse_archive(archive, path.stat().st_size)
             elif y_key is not None:
                 raise ValueError("--y-key names an array in a .npz file, this is a .npy file")
         if start[:2] != b"PK":
-            x, y = Rows(file, str(path)), None
+            x, y = Rows(file, str(path), path.stat().st_size), None
         else:
             x = stack.enter_context(_member(archive, path, x_key, "--x-key"))
             y = None
@@ -114,24 +117,18 @@ def _member(archive: zipfile.ZipFile, path: Path, key: str, option: str) -> Iter
         raise ValueError(f"{path}: found no array {key!r}, only {names}; {option} names another")
     name = f"{path}, array {key!r}"
     with _named(name):
-        stream = archive.open(f"{key}.npy")
+        member = archive.getinfo(f"{key}.npy")
+        stream = archive.open(member)
     with stream:
-        yield Rows(stream, name)
+        yield Rows(stream, name, member.file_size)
 
 
-def _header(stream: Any, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _header(stream: Any, name: str, size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
     with _named(name):
-        readers = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }
-        version = np.lib.format.read_magic(stream)
-        if version not in readers:
-            raise ValueError(f"version {version} of the .npy format, which holds structures")
-        shape, fortran, dtype = readers[version](stream)
+        shape, by_columns, dtype = read_header(stream, size)
     if dtype.kind not in _KINDS:
         raise ValueError(f"{name}: expected numbers, got the dtype {dtype}")
-    if fortran and len(shape) > 1:
+    if by_columns and len(shape) > 1:
         raise ValueError(
             f"{name}: expected rows one after another, the array is stored by columns (Fortran "
             "order): save numpy.ascontiguousarray(array)"
@@ -146,7 +143,6 @@ def _named(name: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise FileNotFoundError(f"{name}: no such file") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"{name}: expected a .npy or .npz file of plain arrays: {error}"
-        ) from error
+    except FAULTS as error:
+        text = str(error) or type(error).__name__
+        raise ValueError(f"{name}: expected a .npy or .npz file of plain arrays: {text}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from torchfgsm import array_file
 from torchfgsm.parity.cases import LIBRARIES, NSL_WORDS, NUMPY_ORDERS, Case
 from torchfgsm.parity.data import Array, Data
 
@@ -63,15 +63,7 @@ def read_arrays(path: Path) -> dict[str, Array]:
         FileNotFoundError: No such file.
         ValueError: Not an .npz file of plain arrays, or one without labels.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not hasattr(archive, "files"):
-                raise ValueError("a single array, not an archive of arrays")
-            arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: expected an .npz file of plain arrays: {error}") from error
+    arrays = array_file.read_arrays(path)
     if not any(name in arrays for name in _LABELS):
         raise ValueError(f"{path}: expected class numbers as array 'y', found {sorted(arrays)}")
     return arrays
