@@ -177,11 +177,11 @@ def _compare(options: argparse.Namespace) -> int:
     user.check_model_file(given)
     arrays = user.read_arrays(Path(options.data))
     with tempfile.TemporaryDirectory(prefix="torchfgsm-compare-") as name, Originals() as originals:
-        path = keras2_file(given, Path(name))
+        path = user.without_flag(lambda: keras2_file(given, Path(name)))
         if path != given:
             failures.say(f"{given}: rebuilt for Keras 2.15, outputs equal within {TOLERANCE:g}")
         failures.say(f"converting {given} ...")
-        model = converters.load(path, data=user.inputs_of(arrays))
+        model = user.without_flag(lambda: converters.load(path, data=user.inputs_of(arrays)))
         failures.say(model.verification.verdict)
         data = user.data_for(model, arrays)
         cases = user.cases(libraries, data, options.eps)
