@@ -24,7 +24,7 @@ def test_values_of_every_kind() -> None:
 
 @pytest.mark.parametrize("item", ["eps", "=1", "eps=", "a b=1", ""])
 def test_an_item_that_is_none(item: str) -> None:
-    with pytest.raises(ValueError, match="expected name=value, such as eps=0.1, got"):
+    with pytest.raises(ValueError, match=r"expected name=value, such as eps=0\.1, got"):
         parsed([item])
 
 

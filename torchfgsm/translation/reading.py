@@ -92,9 +92,7 @@ def _attributes(neighbor: object) -> dict[str, Any]:
     found["adv_grad_norm"] = getattr(found["adv_grad_norm"], "value", found["adv_grad_norm"])
     defaults = {**attack_options("nsl"), "feature_mask": None}
     return {
-        name: value
-        for name, value in found.items()
-        if np.ndim(value) or value != defaults[name]
+        name: value for name, value in found.items() if np.ndim(value) or value != defaults[name]
     }
 
 

@@ -48,6 +48,10 @@ _LOGITS = (
 class Translation:
     """A configuration in the words of another library.
 
+    Translating `target` back gives a recipe of the same effect. Two things do not come back,
+    because no option of CleverHans stands for them: NSL's feature mask, and that its attack takes
+    smoothed labels.
+
     Attributes:
         source: What was translated.
         target: The other library's configuration: its own options, and as fields of its recipe what
@@ -70,6 +74,10 @@ class Translation:
     def recipe(self) -> Recipe:
         """The target's recipe after the steps outside; it makes the source's perturbation."""
         return self.target.recipe
+
+    def __str__(self) -> str:
+        """The same as `to_text`."""
+        return self.to_text()
 
     def to_text(self) -> str:
         """The call, what to do outside of it and what must hold; not what has no effect."""
