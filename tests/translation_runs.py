@@ -151,6 +151,14 @@ class _Served(Worker):
         """Its owner ends it."""
 
 
+class _Rounded(Data):
+    """The batch in float64, with the masks and bounds that float32 has."""
+
+    def extras(self, case: Case) -> dict[str, Array]:
+        found = super().extras(replace(case, dtype="float32"))
+        return {name: np.asarray(array, case.dtype) for name, array in found.items()}
+
+
 @dataclass
 class Side:
     """Where originals run, on one model and batch.
@@ -243,7 +251,8 @@ class Side:
             return self.perturbed(drawn, ended)
 
         def in_float64() -> dict[str, Array]:
-            return port.run_port(replace(case, dtype="float64"), self.model, self.data)
+            data = _Rounded(self.data.x, self.data.y, self.data.classes)
+            return port.run_port(replace(case, dtype="float64"), self.model, data)
 
         expected = self.originals.run(case, self.path, self.model, self.data)
         return judge(case, self.data, expected, actual, iterate, in_float64)
