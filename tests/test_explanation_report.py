@@ -278,3 +278,10 @@ def test_a_page_without_curves_or_training() -> None:
     assert "<svg" not in page
     assert "None was found." in page
     assert "below" not in " ".join(verdict(given))
+
+
+def test_the_short_form_holds_no_arrays() -> None:
+    found = explanation()
+    assert repr(found) == (
+        f"<Explanation: NSL 1.4.0 against CleverHans 3.1.0, {len(found.labels)} examples>"
+    )

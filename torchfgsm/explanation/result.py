@@ -278,6 +278,11 @@ class Explanation:
 
         save(self, path, overwrite=overwrite)
 
+    def __repr__(self) -> str:
+        # Not the fields: their arrays would fill pages.
+        sides = f"{self.a.configuration.title} against {self.b.configuration.title}"
+        return f"<Explanation: {sides}, {len(self.labels)} examples>"
+
     def __str__(self) -> str:
         return self.to_text()
 
