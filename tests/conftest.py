@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 
@@ -51,6 +52,24 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small ONNX model, for commands that take a file."""
+    from attack_files import write_model
+
+    return write_model(tmp_path_factory.mktemp("model") / "model.onnx")
+
+
+@pytest.fixture
+def data_file(tmp_path: Path) -> Path:
+    """Data that fit it, inputs and labels."""
+    from attack_files import classes, inputs
+
+    path = tmp_path / "in.npz"
+    np.savez(path, x=inputs(), y=classes())
+    return path
 
 
 @pytest.fixture(scope="module")

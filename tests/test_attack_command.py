@@ -17,7 +17,7 @@ import torch
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnx2torch")
 
-from attack_files import PGD, classes, inputs, made, refused, run, write_model  # noqa: E402
+from attack_files import PGD, classes, inputs, made, refused, run  # noqa: E402
 from onnx_models import FLOAT, dense  # noqa: E402
 
 from torchfgsm import Recipe, attack, converters  # noqa: E402
@@ -30,20 +30,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("model") / "model.onnx")
-
-
-@pytest.fixture(scope="module")
 def model(model_file: Path) -> converters.ConvertedModel:
     return converters.load(model_file, verify=False)
-
-
-@pytest.fixture
-def data_file(tmp_path: Path) -> Path:
-    path = tmp_path / "in.npz"
-    np.savez(path, x=inputs(), y=classes())
-    return path
 
 
 RECIPES: dict[str, tuple[tuple[Any, ...], Recipe]] = {

@@ -12,24 +12,12 @@ import pytest
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnx2torch")
 
-from attack_files import classes, inputs, refused, write_model  # noqa: E402
+from attack_files import classes, inputs, refused  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 Capture = pytest.CaptureFixture[str]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("model") / "model.onnx")
-
-
-@pytest.fixture
-def data_file(tmp_path: Path) -> Path:
-    path = tmp_path / "in.npz"
-    np.savez(path, x=inputs(), y=classes())
-    return path
 
 
 def _bad_input(folder: Path) -> dict[str, tuple[list[Any], str]]:

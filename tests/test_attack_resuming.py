@@ -19,7 +19,7 @@ import pytest
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnx2torch")
 
-from attack_files import PGD, Array, classes, inputs, made, refused, run, write_model  # noqa: E402
+from attack_files import PGD, Array, classes, inputs, made, refused, run  # noqa: E402
 from onnx_models import FLOAT, dense  # noqa: E402
 
 from torchfgsm.dataset_attack import output as output_module  # noqa: E402
@@ -28,18 +28,6 @@ ROOT = Path(__file__).parent.parent
 Capture = pytest.CaptureFixture[str]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("model") / "model.onnx")
-
-
-@pytest.fixture
-def data_file(tmp_path: Path) -> Path:
-    path = tmp_path / "in.npz"
-    np.savez(path, x=inputs(), y=classes())
-    return path
 
 
 def command(*arguments: Any) -> list[str]:

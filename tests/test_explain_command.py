@@ -17,7 +17,7 @@ pytest.importorskip("onnx2torch")
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 
-from attack_files import classes, inputs, write_model  # noqa: E402
+from attack_files import classes, inputs  # noqa: E402
 
 from torchfgsm import cli, converters  # noqa: E402
 from torchfgsm.configuration import Configuration  # noqa: E402
@@ -27,18 +27,6 @@ from torchfgsm.explanation.explaining import explain  # noqa: E402
 
 Capture = pytest.CaptureFixture[str]
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("model") / "model.onnx")
-
-
-@pytest.fixture
-def data_file(tmp_path: Path) -> Path:
-    path = tmp_path / "in.npz"
-    np.savez(path, x=inputs(), y=classes())
-    return path
 
 
 def run(capsys: Capture, *arguments: Any) -> tuple[int, str, list[str]]:
