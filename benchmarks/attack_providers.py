@@ -13,8 +13,12 @@ from torch import Tensor, nn
 import torchfgsm
 from benchmarks import peers
 
-EPS = 8 / 255
+# Length of FGSM's step, and radius of PGD's ball, by norm.
+EPS = {"linf": 8 / 255, "l2": 0.5, "l1": 2.0}
 STEP = 2 / 255
+
+# As CleverHans and ART name norms.
+_ORDERS = {"linf": math.inf, "l2": 2, "l1": 1}
 
 Attack = Callable[[Tensor, Tensor | None], Any]
 
@@ -29,8 +33,9 @@ class Target:
         classes: Number of logits.
         x: An example of a batch.
         y: Its labels.
-        steps: 1 for FGSM of length `EPS`; else PGD with steps of `STEP` within `EPS`.
+        steps: 1 for FGSM of length `EPS`; else PGD with L-inf steps of `STEP` within `EPS`.
         given: Whether the labels are given to the attack, rather than predicted by it.
+        norm: "linf", or for FGSM "l2" or "l1" too.
     """
 
     model: nn.Module
@@ -40,6 +45,12 @@ class Target:
     y: Tensor
     steps: int
     given: bool
+    norm: str = "linf"
+
+    @property
+    def eps(self) -> float:
+        """Length of the step, or radius of the ball."""
+        return EPS[self.norm]
 
 
 @dataclass(frozen=True)
@@ -64,12 +75,14 @@ def _own_version() -> str:
 def _torchfgsm(target: Target) -> Attack:
     model = target.model
     if target.steps == 1:
-        return lambda x, y: torchfgsm.fgsm(model, x, y, eps=EPS, clip_min=0.0, clip_max=1.0)
+        return lambda x, y: torchfgsm.fgsm(
+            model, x, y, eps=target.eps, norm=target.norm, clip_min=0.0, clip_max=1.0
+        )
     return lambda x, y: torchfgsm.pgd(
         model,
         x,
         y,
-        eps=EPS,
+        eps=target.eps,
         step_size=STEP,
         iterations=target.steps,
         random_start=False,
@@ -81,9 +94,10 @@ def _torchfgsm(target: Target) -> Attack:
 def _captured(target: Target) -> Attack:
     if not target.x.is_cuda:
         raise NotImplementedError("a CUDA graph needs a CUDA device")
-    ball = None if target.steps == 1 else EPS
+    ball = None if target.steps == 1 else target.eps
     recipe = torchfgsm.Recipe(
-        step=EPS if target.steps == 1 else STEP,
+        norm=target.norm,  # type: ignore[arg-type]
+        step=target.eps if target.steps == 1 else STEP,
         iterations=target.steps,
         epsilon=ball,
         clip_min=0.0,
@@ -99,13 +113,13 @@ def _cleverhans(target: Target) -> Attack:
     if target.steps == 1:
         fgsm = peers.module(f"{name}fast_gradient_method").fast_gradient_method
         return lambda x, y: fgsm(
-            target.model, x, EPS, math.inf, clip_min=0.0, clip_max=1.0, y=y
+            target.model, x, target.eps, _ORDERS[target.norm], clip_min=0.0, clip_max=1.0, y=y
         ).detach()
     pgd = peers.module(f"{name}projected_gradient_descent").projected_gradient_descent
     return lambda x, y: pgd(
         target.model,
         x,
-        EPS,
+        target.eps,
         STEP,
         target.steps,
         math.inf,
@@ -120,10 +134,19 @@ def _cleverhans(target: Target) -> Attack:
 def _torchattacks(target: Target) -> Attack:
     library = peers.module("torchattacks")
     _needs_labels(target)
-    if target.steps == 1:
-        attack: Attack = library.FGSM(target.model, eps=EPS)
-        return attack
-    attack = library.PGD(target.model, eps=EPS, alpha=STEP, steps=target.steps, random_start=False)
+    if target.norm == "l1":
+        raise NotImplementedError("the library has no such attack")
+    attack: Attack
+    if target.norm == "l2":
+        attack = library.PGDL2(
+            target.model, eps=target.eps, alpha=target.eps, steps=1, random_start=False
+        )
+    elif target.steps == 1:
+        attack = library.FGSM(target.model, eps=target.eps)
+    else:
+        attack = library.PGD(
+            target.model, eps=target.eps, alpha=STEP, steps=target.steps, random_start=False
+        )
     return attack
 
 
@@ -132,12 +155,13 @@ def _foolbox(target: Target) -> Attack:
     _needs_labels(target)
     model = library.PyTorchModel(target.model, bounds=(0, 1), device=target.x.device)
     if target.steps == 1:
-        attack = library.attacks.LinfFastGradientAttack()
+        names = {"linf": "Linf", "l2": "L2", "l1": "L1"}
+        attack = getattr(library.attacks, f"{names[target.norm]}FastGradientAttack")()
     else:
         attack = library.attacks.LinfProjectedGradientDescentAttack(
             abs_stepsize=STEP, steps=target.steps, random_start=False
         )
-    return lambda x, y: attack.run(model, x, y, epsilon=EPS)
+    return lambda x, y: attack.run(model, x, y, epsilon=target.eps)
 
 
 def _needs_labels(target: Target) -> None:
@@ -158,11 +182,17 @@ def _art(target: Target) -> Attack:
     )
     size = len(target.x)
     if target.steps == 1:
-        attack = evasion.FastGradientMethod(classifier, eps=EPS, eps_step=EPS, batch_size=size)
+        attack = evasion.FastGradientMethod(
+            classifier,
+            norm=_ORDERS[target.norm],
+            eps=target.eps,
+            eps_step=target.eps,
+            batch_size=size,
+        )
     else:
         attack = evasion.ProjectedGradientDescent(
             classifier,
-            eps=EPS,
+            eps=target.eps,
             eps_step=STEP,
             max_iter=target.steps,
             batch_size=size,

@@ -127,7 +127,8 @@ def _device_and_dtype(row: dict[str, str]) -> str:
 
 
 def _case(row: dict[str, str]) -> str:
-    return f"{row['model']}, {row['attack']}, y {row['labels']}, batch {row['batch']}"
+    attack = f"{row['attack']} {row['norm']}, y {row['labels']}"
+    return f"{row['model']}, {attack}, batch {row['batch']}, threads {row['threads']}"
 
 
 def _distinct(rows: Rows, of: Callable[[dict[str, str]], str]) -> list[str]:

@@ -117,13 +117,19 @@ def check_input(model: Any, x: Any, *, values: bool) -> Features:
         sizes[name] = _batch_size(called, tensor)
         if tensor.is_complex():
             raise TypeError(f"{called} is complex; split it into real and imaginary parts")
-        if values and not bool(torch.isfinite(tensor).all()):
+        if values and not _all_finite(tensor):
             index = tuple((~torch.isfinite(tensor)).nonzero()[0].tolist())
             raise ValueError(f"{called} has a NaN or infinite entry, the first at {index}")
         _check_against_model(model, called, tensor)
     if any(size != features.tensors[0].shape[0] for size in sizes.values()):
         raise ValueError(f"all features need the same batch size, got {sizes}")
     return features
+
+
+def _all_finite(tensor: Tensor) -> bool:
+    """Whether no entry is NaN or infinite, in one pass: NaN is both smallest and largest."""
+    smallest, largest = torch.aminmax(tensor.detach())
+    return math.isfinite(smallest) and math.isfinite(largest)
 
 
 def _batch_size(called: str, tensor: Tensor) -> int:
@@ -195,6 +201,8 @@ def check_mask(features: Features, mask: Any, *, values: bool) -> None:
     Raises:
         ValueError: A bad mask.
     """
+    if mask is None:
+        return
     unknown = [name for name in items(mask) if name not in items(features.structure)]
     if unknown:
         raise ValueError(f"mask names features {unknown} that the input has not")

@@ -38,6 +38,8 @@ class Features:
             tensors: One per feature.
             copy_others: Copy the tensors that are not features: results share no memory with x.
         """
+        if self.names and isinstance(self.structure, Tensor):
+            return tensors[0]
         values = {
             name: value.clone() if copy_others and _is_other(value) else value
             for name, value in items(self.structure).items()
@@ -73,6 +75,8 @@ def items(x: Any) -> dict[Any, Any]:
     """Name -> value of a structured input; "" names a lone value, None has no values."""
     if x is None:
         return {}
+    if isinstance(x, Tensor):  # the usual case first: asking for a Mapping takes longer
+        return {"": x}
     if isinstance(x, Mapping):
         return dict(x)
     if isinstance(x, (list, tuple)):
