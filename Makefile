@@ -11,7 +11,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test test-slow lint types docs bench bench-speed sanitize record setup sizes
+.PHONY: demo test test-slow test-installed mutate lint types docs bench bench-speed sanitize \
+	record setup sizes
 
 demo: $(VENV)/.installed  ## compare the port with NSL and CleverHans themselves
 	$(VENV)/bin/torchfgsm demo
@@ -21,6 +22,12 @@ test: $(VENV)/.installed
 
 test-slow: $(VENV)/.installed
 	$(PY) -m pytest -m slow
+
+test-installed: $(VENV)/.installed  ## the quick tests against the wheel, without the sources
+	$(PY) tests/installed.py
+
+mutate: $(VENV)/.installed  ## plant 300 faults and count those that the quick tests find
+	OMP_NUM_THREADS=1 $(PY) tests/mutate.py
 
 lint: $(VENV)/.installed
 	$(PY) -m ruff check .
@@ -40,7 +47,9 @@ bench: $(VENV)/.installed  ## measure the tables of the README and docs/training
 bench-speed: $(VENV)/.installed  ## time the step, whole attacks and a training step
 	$(PY) -m benchmarks.peers build/wheels --python $$($(PY) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 	$(PY) -m benchmarks.step --wheels build/wheels
-	$(PY) -m benchmarks.whole_attack --wheels build/wheels
+	OMP_NUM_THREADS=1 $(PY) -m benchmarks.whole_attack --wheels build/wheels
+	OMP_NUM_THREADS=2 $(PY) -m benchmarks.whole_attack --wheels build/wheels
+	$(PY) -m benchmarks.attack_speed_page
 	$(PY) -m benchmarks.training_step --wheels build/wheels
 	$(PY) -m benchmarks.training_speed_page
 

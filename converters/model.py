@@ -193,7 +193,10 @@ class ConvertedModel(nn.Module):
 
 
 def _floating_dtype(tensors: Sequence[Tensor]) -> torch.dtype | None:
-    return next((t.dtype for t in tensors if t.is_floating_point()), None)
+    for tensor in tensors:  # no next() with a default, which torch 2.6 cannot compile
+        if tensor.is_floating_point():
+            return tensor.dtype
+    return None
 
 
 def _identifiers(weights: Sequence[Weight]) -> list[str]:

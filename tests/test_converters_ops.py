@@ -34,6 +34,11 @@ _FLAT = {"ArgMax", "ArgMin", "IsInf", "IsNaN", "Equal", "Less", "Greater", "Less
          "GreaterOrEqual"}  # fmt: skip
 
 
+RUNTIME = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
+# The first ONNX Runtime that takes an opset above 19.
+FIRST_WITH_OPSET = {20: (1, 17), 21: (1, 18), 22: (1, 20)}
+# Forms that 1.16 itself gets wrong: it stops at the first, and loses a column of the second.
+OLD_FAULTS = ("noop_with_empty_axes=1", "ceil_mode=1-count_include_pad=1")
 pytestmark = pytest.mark.usefixtures("one_thread")
 _SLOW = [pytest.param(case, marks=pytest.mark.slow) for case in MORE_RESIZES]
 _DIFFERENTIABLE = [
@@ -45,6 +50,9 @@ _DIFFERENTIABLE = [
 
 @pytest.mark.parametrize("case", [*CASES, *_SLOW], ids=str)
 def test_values_agree_with_onnx_runtime(case: Case) -> None:
+    needed = FIRST_WITH_OPSET.get(case.opset, (1, 17) if str(case).endswith(OLD_FAULTS) else (0, 0))
+    if needed > RUNTIME:
+        pytest.skip(f"ONNX Runtime {onnxruntime.__version__} cannot run {case}")
     arrays = case.arrays()
     session = onnxruntime.InferenceSession(case.model().SerializeToString())
     expected = session.run(None, {f"x{i}": a for i, a in enumerate(arrays)})

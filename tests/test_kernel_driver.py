@@ -31,6 +31,7 @@ def header_folder() -> Path | None:
 )
 def test_launches_through_a_driver(tmp_path: Path) -> None:
     """In a process of its own, since a process loads one libcuda."""
+    pytest.importorskip("cuda.bindings", reason="cuda-bindings are not installed")
     library = build(tmp_path, ["float32"], cuda=header_folder())
     library.rename(tmp_path / "libcuda.so.1")
     tests = Path(__file__).parent

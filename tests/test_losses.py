@@ -252,3 +252,9 @@ def test_masked_logits_have_finite_loss_and_gradient() -> None:
     loss.sum().backward()  # type: ignore[no-untyped-call]
     assert torch.isfinite(loss).all()
     assert torch.isfinite(logits.grad).all()  # type: ignore[arg-type]
+
+
+def test_a_dense_output_of_one_class_is_refused() -> None:
+    labels = torch.zeros(3, 2, 2, dtype=torch.long)
+    with pytest.raises(ValueError, match="at least two classes"):
+        losses.cross_entropy(torch.zeros(3, 1, 2, 2), labels)

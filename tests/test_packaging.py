@@ -23,7 +23,7 @@ NEEDED = (
 INFO = "torchfgsm-{version}.dist-info/"
 
 
-def _copied(source: Path) -> Path:
+def copy_sources(source: Path) -> Path:
     """The sources alone, in another folder."""
     source.mkdir()
     for name in NEEDED:
@@ -36,7 +36,7 @@ def _copied(source: Path) -> Path:
     return source
 
 
-def _built(source: Path, kind: str) -> Path:
+def build_package(source: Path, kind: str) -> Path:
     """What a build of the folder gives."""
     out = source.parent / f"{source.name}-{kind}"
     command = [sys.executable, "-m", "build", f"--{kind}", "--no-isolation", "--outdir", str(out)]
@@ -51,7 +51,7 @@ def _built(source: Path, kind: str) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _built(_copied(tmp_path_factory.mktemp("wheel") / "source"), "wheel")
+    return build_package(copy_sources(tmp_path_factory.mktemp("wheel") / "source"), "wheel")
 
 
 @pytest.fixture(scope="module")
@@ -110,17 +110,17 @@ def test_bare_name_is_refused_in_a_checkout() -> None:
 
 def test_the_same_wheel_comes_of_the_source_distribution(wheel_file: Path, tmp_path: Path) -> None:
     """Two builds in other folders, from files of another time: the same bytes."""
-    source = _copied(tmp_path / "elsewhere")
+    source = copy_sources(tmp_path / "elsewhere")
     for path in source.rglob("*"):
         if not path.is_symlink():
             os.utime(path, (1_000_000_000, 1_000_000_000))
-    packed = _built(source, "sdist")
+    packed = build_package(source, "sdist")
     with tarfile.open(packed) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
         archive.extractall(tmp_path / "unpacked", filter="data")
     folders = {name.split("/")[0] for name in names if "/" in name}
     assert folders == {"torchfgsm", "converters", "torchfgsm.egg-info"}
     (unpacked,) = (tmp_path / "unpacked").iterdir()
-    again = _built(unpacked, "wheel")
+    again = build_package(unpacked, "wheel")
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (wheel_file, again)]
     assert digests[0] == digests[1]

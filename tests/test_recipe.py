@@ -259,3 +259,8 @@ def test_diff_lists_the_fields_that_differ_in_order() -> None:
     ]
     assert other.diff(recipe)["step"] == (0.3, 0.001)
     assert set(Recipe.cleverhans3().diff(Recipe.cleverhans_tf2(0.3, np.inf))) == {"ties"}
+
+
+def test_a_range_of_one_value_is_a_range() -> None:
+    recipe = Recipe(step=0.1, clip_min=0.5, clip_max=0.5)
+    assert (recipe.clip_min, recipe.clip_max) == (0.5, 0.5)

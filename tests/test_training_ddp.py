@@ -50,6 +50,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
 def test_two_shards_have_the_gradients_of_the_whole_batch(
     found: dict[str, dict[str, Any]], way: str, name: str
 ) -> None:
+    if way == "FSDP loss" and not hasattr(torch.cpu.Stream, "record_event"):
+        pytest.skip(f"torch {torch.__version__} shards no model on a CPU")
     assert found[f"{way}, {name}"]["distance"] <= 1e-12
 
 

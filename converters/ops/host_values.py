@@ -39,7 +39,7 @@ class HostTensor(nn.Module):
 
     def forward(self, value: Any) -> Tensor:
         """Returns the tensor of a number or of a list of numbers."""
-        if not isinstance(value, list | tuple):
+        if not isinstance(value, (list, tuple)):
             return self.like.new_full((), value)
         # Filled on the device: torch.tensor would copy from the host.
         made = [self.like.new_full((1,), number) for number in value]
@@ -128,7 +128,7 @@ def _cast(kind: type, value: Any) -> Any:
     if isinstance(value, list):
         return [_cast(kind, v) for v in value]
     # A symbolic size stays one: int() would fix it.
-    if value is None or (kind is int and not isinstance(value, bool | float)):
+    if value is None or (kind is int and not isinstance(value, (bool, float))):
         return value
     return value if isinstance(value, kind) else kind(value)
 
