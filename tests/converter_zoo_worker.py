@@ -184,6 +184,7 @@ def _randomise(model, seed):
 
 def build(params, arrays):
     """Saves one of KINDS; without a seed its weights stay as Keras makes them."""
+    tf.keras.utils.set_random_seed(0)  # what Keras makes is the same in each run
     model = KINDS[params["kind"]]()
     if params["seed"] is not None:
         _randomise(model, params["seed"])
