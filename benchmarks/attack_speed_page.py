@@ -6,12 +6,11 @@ not that of the rows.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import rows
+from benchmarks import page_command
 from benchmarks.whole_attack import AGAIN, REFERENCE
 
 Rows = Sequence[dict[str, str]]
@@ -88,22 +87,7 @@ def _cell(row: dict[str, str], base: float) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Writes the page, or checks it; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="benchmarks.attack_speed_page", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="fail when the page is stale")
-    parser.add_argument("--csv", type=Path, default=CSV, metavar="CSV")
-    parser.add_argument("--page", type=Path, default=PAGE, metavar="MD")
-    options = parser.parse_args(arguments)
-    text = page(rows.read(options.csv))
-    if not options.check:
-        options.page.write_text(text, encoding="utf-8")
-        return 0
-    if options.page.read_text(encoding="utf-8") == text:
-        return 0
-    print(
-        "the page is not that of the rows: run python -m benchmarks.attack_speed_page",
-        file=sys.stderr,
-    )
-    return 1
+    return page_command.run("attack_speed_page", __doc__, page, (CSV, PAGE), arguments)
 
 
 if __name__ == "__main__":

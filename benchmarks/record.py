@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from torchfgsm import converters
+from torchfgsm.configuration import LIBRARIES
 from torchfgsm.originals.cleverhans_torch import CleverHansTorch
 from torchfgsm.parity import digits, recorded
-from torchfgsm.parity.cases import LIBRARIES, all_cases
+from torchfgsm.parity.cases import all_cases
 from torchfgsm.parity.originals_side import Originals
 from torchfgsm.parity.run import Converted, live
 

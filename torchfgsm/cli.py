@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchfgsm import failures
+from torchfgsm.configuration import LIBRARIES
 from torchfgsm.version import __version__
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from torchfgsm.parity.verdict import Verdict
 
 EQUAL, DIFFERENT, COULD_NOT_COMPARE = 0, 1, 2
-_LIBRARIES = "nsl,cleverhans3,cleverhans-tf2,cleverhans-torch"
+_LIBRARIES = ",".join(LIBRARIES)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

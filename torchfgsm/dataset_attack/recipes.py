@@ -6,16 +6,12 @@ import argparse
 from typing import Any
 
 from torchfgsm import checks
-from torchfgsm.parity.cases import LIBRARIES, NSL_WORDS, NUMPY_ORDERS
+from torchfgsm.configuration import LIBRARIES, Configuration
+from torchfgsm.parity.cases import NSL_WORDS, NUMPY_ORDERS
 from torchfgsm.presets import Norm
 from torchfgsm.recipe import Recipe
 
 NATIVE = "native"
-_PRESETS: dict[str, Any] = {
-    "cleverhans3": Recipe.cleverhans3,
-    "cleverhans-tf2": Recipe.cleverhans_tf2,
-    "cleverhans-torch": Recipe.cleverhans_torch,
-}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -92,8 +88,7 @@ def _cleverhans(options: argparse.Namespace) -> Recipe:
         "clip_max": options.clip_max,
         "targeted": options.targeted,
     }
-    recipe: Recipe = _PRESETS[options.recipe](**_without_none(given))
-    return recipe
+    return Configuration.of(options.recipe, _without_none(given)).recipe
 
 
 def _native(options: argparse.Namespace) -> Recipe:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from torchfgsm import array_file
-from torchfgsm.parity.cases import LIBRARIES, NSL_WORDS, NUMPY_ORDERS, Case
+from torchfgsm.configuration import LIBRARIES
+from torchfgsm.parity.cases import NSL_WORDS, NUMPY_ORDERS, Case
 from torchfgsm.parity.data import Array, Data
 
 NAME = "model"
