@@ -250,34 +250,3 @@ def test_any_shape_stays_in_ball_and_range(
     assert bool((size_of(rows, norm) <= eps * (1 + 1e-9) + 1e-12).all())
     if clipped:
         assert bool(((found >= 0) & (found <= 1)).all())
-
-
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(
-    norm=st.sampled_from(NORMS),
-    entries=st.lists(
-        st.lists(st.floats(-(2.0**99), 2.0**99, width=32), min_size=3, max_size=3),
-        min_size=1,
-        max_size=4,
-    ),
-    eps=st.just(0.0) | st.floats(2.0**-20, 4, width=32),
-)
-def test_any_gradient_gives_the_step_of_steepest_ascent(
-    norm: str, entries: list[list[float]], eps: float
-) -> None:
-    grad = torch.tensor(entries)
-    x = torch.zeros_like(grad)
-    delta = perturb(x, grad, eps=eps, norm=norm)
-    nonzero = (grad != 0).any(1)
-    assert bool((size_of(delta, norm)[~nonzero] == 0).all())
-    torch.testing.assert_close(
-        size_of(delta, norm)[nonzero],
-        torch.full((int(nonzero.sum()),), eps, dtype=torch.float64),
-        rtol=1e-6,
-        atol=1e-30,
-    )
-    # No point of the ball has a larger inner product than eps times the dual norm.
-    dual = {"linf": 1.0, "l2": 2.0, "l1": math.inf}[norm]
-    best = eps * torch.linalg.vector_norm(grad.double(), dual, dim=1)
-    gained = (delta.double() * grad.double()).sum(1)
-    torch.testing.assert_close(gained, best, rtol=1e-6, atol=1e-30)
