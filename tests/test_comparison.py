@@ -27,6 +27,8 @@ def test_equal_arrays_pass() -> None:
     assert comparison.rows[0].max_abs == 0
     assert comparison.to_text().splitlines()[0] == "same"
     assert comparison.to_text().splitlines()[-1] == "PASSED: 1 array agrees"
+    two = {"a": ONE["a"], "b": ONE["a"]}
+    assert compare(two, two, title="same").verdict == "PASSED: 2 arrays agree"
 
 
 def test_statistics() -> None:

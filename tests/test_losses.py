@@ -86,7 +86,7 @@ def test_weighted_mean_divides_by_the_number_of_elements() -> None:
     assert loss == (3 * 1 - 1 * 4) / 2
 
 
-@pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 1, 1), (4, 3, 4)])
+@pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 1, 1), (4, 3, 4), (4, 3, 4, 1)])
 def test_weights_are_per_example_also_where_the_width_equals_the_batch(
     shape: tuple[int, ...],
 ) -> None:
@@ -103,6 +103,12 @@ def test_ignoring_every_element_gives_zero() -> None:
     loss.backward()  # type: ignore[no-untyped-call]
     assert loss == 0
     assert torch.equal(logits.grad, torch.zeros(2, 3))  # type: ignore[arg-type]
+
+
+def test_the_mean_is_over_the_elements_that_count() -> None:
+    logits = torch.randn(2, 3)
+    loss = SparseCategoricalCrossentropy(True, ignore_class=-1)(torch.tensor([-1, 2]), logits)
+    torch.testing.assert_close(loss, F.cross_entropy(logits[1:], torch.tensor([2])))
 
 
 def test_saturated_right_answer_keeps_a_gradient() -> None:
@@ -130,6 +136,11 @@ LOGITS = torch.zeros(C)
             r"y_true \(4,\) and y_pred \(4, 1\)",
         ),
         (
+            lambda: CategoricalCrossentropy()(torch.ones(B), LOGITS),
+            ValueError,
+            r"y_true \(4, 1\) and y_pred \(4, 3\)",
+        ),
+        (
             lambda: SparseCategoricalCrossentropy()(torch.ones(C), LOGITS),
             ValueError,
             "CategoricalCrossentropy",
@@ -146,7 +157,11 @@ LOGITS = torch.zeros(C)
         (lambda: cross_entropy(LOGITS, torch.ones(3).long()), ValueError, r"\(3,\)"),
         (lambda: cross_entropy(LOGITS, torch.ones(C).long()), ValueError, "float rows"),
         (lambda: cross_entropy(torch.ones(B), torch.full((4,), 2)), ValueError, "0 to 1"),
-        (lambda: cross_entropy(torch.ones(4), torch.ones(3)), ValueError, r"\(3,\)"),
+        (
+            lambda: cross_entropy(torch.ones(4), torch.ones(3)),
+            ValueError,
+            r"0/1 labels of shape \(4,\) or \(4, 1\).*\(3,\)",
+        ),
         (lambda: cross_entropy(torch.ones(4, 1, 5), torch.ones(4, 5).int()), ValueError, "classes"),
         (lambda: cross_entropy(LOGITS.int(), torch.ones(4).int()), TypeError, "int32"),
         (lambda: cross_entropy(LOGITS, [1] * 4), TypeError, "list"),  # type: ignore[arg-type]
@@ -175,7 +190,9 @@ def test_labels_of_every_kind_give_the_same_loss_per_example() -> None:
         actual = probability_cross_entropy(logits.softmax(1), target)
         torch.testing.assert_close(actual, expected)
     torch.testing.assert_close(softmax_cross_entropy(labels=rows, logits=logits), expected)
-    torch.testing.assert_close(sparse_softmax_cross_entropy(labels=labels, logits=logits), expected)
+    for integers in (labels, labels.int(), labels.to(torch.uint8)):
+        actual = sparse_softmax_cross_entropy(labels=integers, logits=logits)
+        torch.testing.assert_close(actual, expected)
 
 
 def test_soft_rows_are_not_normalised() -> None:
@@ -183,14 +200,15 @@ def test_soft_rows_are_not_normalised() -> None:
     torch.testing.assert_close(cross_entropy(logits, 2 * rows), 2 * cross_entropy(logits, rows))
 
 
-def test_dense_labels_are_summed_over_positions() -> None:
-    logits, labels = torch.randn(2, 3, 4, 5), torch.randint(0, 3, (2, 4, 5))
+@pytest.mark.parametrize("positions", [(6,), (4, 5)])
+def test_dense_labels_are_summed_over_positions(positions: tuple[int, ...]) -> None:
+    logits, labels = torch.randn(2, 3, *positions), torch.randint(0, 3, (2, *positions))
     elements = F.cross_entropy(logits, labels, reduction="none")
     rows = F.one_hot(labels, 3).movedim(-1, 1).float()
     probabilities = logits.softmax(1)
     for target in (labels, rows):
         actual = cross_entropy(logits, target)
-        torch.testing.assert_close(actual, elements.sum((1, 2)))
+        torch.testing.assert_close(actual, elements.flatten(1).sum(1))
         torch.testing.assert_close(probability_cross_entropy(probabilities, target), actual)
 
 
@@ -205,7 +223,9 @@ def test_binary_models(
     expected = F.binary_cross_entropy_with_logits(logits, bits, reduction="none")
     target = bits.reshape(target_shape).to(dtype)
     torch.testing.assert_close(cross_entropy(logits.reshape(shape), target), expected)
-    actual = probability_cross_entropy(logits[:2].sigmoid(), bits[:2].to(dtype))
+    shape, target_shape = (2, *shape[1:]), (2, *target_shape[1:])
+    probabilities, target = logits[:2].sigmoid().reshape(shape), target[:2].reshape(target_shape)
+    actual = probability_cross_entropy(probabilities, target)
     torch.testing.assert_close(actual, expected[:2], rtol=1e-5, atol=1e-6)
 
 

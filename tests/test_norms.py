@@ -60,6 +60,12 @@ def test_direction_of_a_row_with_ties(norm: str, expected: list[float], guard: f
     torch.testing.assert_close(one(t([[3.0, -3.0, 1.0, 3.0]]), norm, guard=guard), t([expected]))
 
 
+def test_by_default_no_guard_and_no_sign_of_nan() -> None:
+    small, broken = t([[3e-9, -4e-9]]), t([[float("nan"), 2.0]])
+    torch.testing.assert_close(norms.direction([small], "l2")[0], t([[0.6, -0.8]]))
+    assert norms.direction([broken], "linf")[0].tolist() == [[0.0, 1.0]]
+
+
 def test_direction_is_joint_over_features() -> None:
     a, b, c = t([[1.0, 2.0]]), t([[2.0, -4.0]]), t([[4.0, 0.0]])
     l2 = norms.direction([a, b], "l2", guard=GUARD)

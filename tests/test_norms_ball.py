@@ -82,6 +82,22 @@ def test_projection_takes_a_radius_per_example_and_is_joint(norm: str) -> None:
 
 
 @pytest.mark.parametrize("norm", NORMS)
+def test_images_have_a_radius_each(norm: str) -> None:
+    images, radii = noise(3, 2, 4, 4) * 9, torch.tensor([0.5, 1.0, 2.0])
+    (found,) = norms.project([images], [radii.reshape(3, 1, 1, 1)], norm)
+    torch.testing.assert_close(size_of(found, norm), radii.double())
+
+
+@pytest.mark.parametrize("low", [None, -1.0, t([-1.0])])
+@pytest.mark.parametrize("high", [None, 1.0, t([1.0])])
+def test_bounds_may_be_numbers_and_tensors(low: norms.Bound, high: norms.Bound) -> None:
+    x = t([-3.0, 0.5, 3.0])
+    expected = [-3.0 if low is None else -1.0, 0.5, 3.0 if high is None else 1.0]
+    assert norms.clipped(x, low, high).tolist() == expected
+    assert norms.clipped(x.requires_grad_(), low, high).tolist() == expected
+
+
+@pytest.mark.parametrize("norm", NORMS)
 def test_projection_has_derivative_1_at_the_bound(norm: str) -> None:
     delta = torch.tensor([[0.5, 0.0]], requires_grad=True)
     (projected,) = norms.project([delta], [0.5], norm, guard=GUARD)

@@ -6,6 +6,7 @@ Classes are in the last dimension, as in Keras.
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torchfgsm.losses import formulas
 _REDUCTIONS = ("auto", "none", "sum", "sum_over_batch_size")
 
 
-class KerasLoss:
+class KerasLoss(ABC):
     """What the Keras losses share: called `(y_true, y_pred, sample_weight=None)`, then reduced.
 
     Attributes:
@@ -59,9 +60,9 @@ class KerasLoss:
             return total
         return total / (losses.numel() if mask is None else mask.sum().clamp(min=1))
 
+    @abstractmethod
     def _elements(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns unreduced losses, and 1 where they count (None: everywhere)."""
-        raise NotImplementedError
 
 
 class SparseCategoricalCrossentropy(KerasLoss):
