@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_hostile_numbers import NORMS, PRESETS
+from hostile_numbers import NORMS, PRESETS
 from torch import Tensor, nn
 
 from torchfgsm import attack
