@@ -205,21 +205,3 @@ def test_keras_3_models_for_the_originals_are_checked_too(
     with pytest.raises(ValueError, match="inside of the archive"):
         worker.describe({"model": str(path)}, {})
     assert "tensorflow" not in sys.modules
-
-
-def test_compare_names_no_flag_that_it_has_not() -> None:
-    def read() -> None:
-        raise converters.ConversionError(
-            "the layer 'l' is a Lambda: allow it (allow_unsafe, --allow-unsafe)"
-        )
-
-    with pytest.raises(ValueError, match=r"layer 'l'.*compare does not"):
-        user.without_flag(read)
-
-
-def test_other_refusals_of_compare_are_as_they_are() -> None:
-    def read() -> None:
-        raise converters.ConversionError("another reason")
-
-    with pytest.raises(converters.ConversionError, match=r"^another reason"):
-        user.without_flag(read)

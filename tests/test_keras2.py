@@ -68,7 +68,7 @@ def build(workers: Any, tmp_path_factory: pytest.TempPathFactory) -> Build:
 
 def compare(tmp_path: Path, model: Path, *options: str, **arrays: Any) -> int:
     data = tmp_path / "data.npz"
-    np.savez(data, **arrays, y=np.arange(4) % 3)
+    np.savez(data, **arrays, y=np.arange(4) % 2)
     return cli.main(["compare", str(model), "--data", str(data), *options])
 
 
@@ -159,3 +159,23 @@ def test_other_files_are_left_as_they_are(workers: Any, tmp_path: Path) -> None:
         path.write_bytes(b"no model")
         assert keras2_file(path, tmp_path) == path
     assert keras2_file(tmp_path, tmp_path) == tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".keras", ".h5", ""])
+def test_code_in_a_file_runs_only_where_it_is_allowed(
+    workers: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    canary, path = tmp_path / "canary", tmp_path / f"model{suffix}"
+    zoo = workers(KERAS_2, HERE / "hostile_models_worker.py")
+    zoo.call("build", kind="lambda", canary=str(canary), path=str(path))
+    assert compare(tmp_path, path, x=images(3)) == cli.COULD_NOT_COMPARE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Lambda" in err.splitlines()[-1]
+    assert "--allow-unsafe" in err.splitlines()[-1]
+    assert not canary.exists()
+    options = ("--allow-unsafe", "--against", "nsl,cleverhans3,cleverhans-tf2")
+    code = compare(tmp_path, path, *options, x=images(3))
+    assert code == cli.EQUAL, capsys.readouterr()
+    assert canary.exists()

@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--eps", type=float, help="step in the data's units; default a tenth of their range"
     )
+    _add_allow_unsafe(compare)
     compare.add_argument("--json", action="store_true", help="write JSON to stdout")
     compare.set_defaults(command=_compare)
     _add_convert(commands)
@@ -151,12 +152,16 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--custom-objects", metavar="FILE.py", help="defines the model's own layers; it is run"
     )
-    parser.add_argument(
-        "--allow-unsafe", action="store_true", help="run what code the model's file holds"
-    )
+    _add_allow_unsafe(parser)
     parser.add_argument("--no-verify", action="store_true", help="do not compare with the original")
     parser.add_argument(
         "--timeout", type=float, default=600.0, metavar="SECONDS", help="for one step; default 600"
+    )
+
+
+def _add_allow_unsafe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allow-unsafe", action="store_true", help="run what code the model's file holds"
     )
 
 
@@ -177,12 +182,17 @@ def _compare(options: argparse.Namespace) -> int:
     given = Path(options.model)
     user.check_model_file(given)
     arrays = user.read_arrays(Path(options.data))
-    with tempfile.TemporaryDirectory(prefix="torchfgsm-compare-") as name, Originals() as originals:
-        path = user.without_flag(lambda: keras2_file(given, Path(name)))
+    with (
+        tempfile.TemporaryDirectory(prefix="torchfgsm-compare-") as name,
+        Originals(allow_unsafe=options.allow_unsafe) as originals,
+    ):
+        path = keras2_file(given, Path(name), allow_unsafe=options.allow_unsafe)
         if path != given:
             failures.say(f"{given}: rebuilt for Keras 2.15, outputs equal within {TOLERANCE:g}")
         failures.say(f"converting {given} ...")
-        model = user.without_flag(lambda: converters.load(path, data=user.inputs_of(arrays)))
+        model = converters.load(
+            path, data=user.inputs_of(arrays), allow_unsafe=options.allow_unsafe
+        )
         failures.say(model.verification.verdict)
         data = user.data_for(model, arrays)
         cases = user.cases(libraries, data, options.eps)

@@ -28,13 +28,14 @@ LIBRARIES = {
 }
 
 
-def start(library: str, *, timeout: float = 600.0) -> Worker:
+def start(library: str, *, timeout: float = 600.0, allow_unsafe: bool = False) -> Worker:
     """Returns a worker that serves one original, in its environment (made on first use).
 
     Args:
         library: "nsl", "cleverhans3" or "cleverhans-tf2". CleverHans' torch part needs no process:
             see :func:`torchfgsm.originals.cleverhans_torch.cleverhans_torch`.
         timeout: seconds that one call may take.
+        allow_unsafe: models may run the Python code that lies in their files.
 
     Raises:
         ValueError: there is no worker for that library.
@@ -50,4 +51,7 @@ def start(library: str, *, timeout: float = 600.0) -> Worker:
             )
         )
     environment, script = LIBRARIES[library]
-    return Worker(environment, WORKERS / script, timeout=timeout)
+    worker = Worker(environment, WORKERS / script, timeout=timeout)
+    if allow_unsafe:
+        worker.call("allow_unsafe")
+    return worker

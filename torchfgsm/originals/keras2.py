@@ -15,7 +15,7 @@ _PATIENCE = 200.0
 _WORKERS = Path(__file__).parent / "workers"
 
 
-def keras2_file(path: Path, folder: Path) -> Path:
+def keras2_file(path: Path, folder: Path, *, allow_unsafe: bool = False) -> Path:
     """Returns a file with the model of ``path`` that Keras 2.15 reads.
 
     A Keras 3 model is rebuilt layer by layer with its weights; the file that Keras 2.15 wrote and
@@ -25,6 +25,7 @@ def keras2_file(path: Path, folder: Path) -> Path:
     Args:
         path: a .keras or .h5 file or a SavedModel folder.
         folder: where a new file may be written.
+        allow_unsafe: Python code that lies in the file may run.
 
     Raises:
         ValueError: a SavedModel without its Keras model or with a Lambda layer; a Keras 3 layer or
@@ -32,13 +33,13 @@ def keras2_file(path: Path, folder: Path) -> Path:
         EnvironmentUnavailable: one of the two TensorFlow environments cannot be had.
     """
     if path.is_dir():
-        _refuse_graph(path)
+        _refuse_graph(path, allow_unsafe)
         return path
     try:
         if not _is_keras_3(path):
             return path
         file = folder / f"{path.stem}.keras"
-        difference = _rebuild(path, file)
+        difference = _rebuild(path, file, allow_unsafe)
     except WorkerError as error:
         raise ValueError(f"{path}: {error.message}") from error
     if not difference <= TOLERANCE:  # also where it is no number
@@ -49,10 +50,10 @@ def keras2_file(path: Path, folder: Path) -> Path:
     return file
 
 
-def _rebuild(path: Path, file: Path) -> float:
+def _rebuild(path: Path, file: Path, allow_unsafe: bool) -> float:
     """Writes the model as Keras 2.15 has it; returns how far its outputs are from Keras 3's."""
     with Worker(KERAS_3, _WORKERS / "keras3.py") as new:
-        model = new.call("describe", model=str(path))
+        model = new.call("describe", model=str(path), allow_unsafe=allow_unsafe)
     with Worker(KERAS_2, _WORKERS / "keras2.py", timeout=_PATIENCE) as old:
         reply = old.call("rebuild", model.arrays, path=str(file), **model.values)
     return float(reply.values["difference"])
@@ -70,7 +71,7 @@ def _is_keras_3(path: Path) -> bool:
     return str(version).startswith("3")
 
 
-def _refuse_graph(path: Path) -> None:
+def _refuse_graph(path: Path, allow_unsafe: bool) -> None:
     metadata = path / "keras_metadata.pb"
     if not (path / "saved_model.pb").is_file():
         return  # no SavedModel at all: reading it says so
@@ -79,8 +80,8 @@ def _refuse_graph(path: Path) -> None:
             f"{path}: the originals need a Keras model, this SavedModel holds its graph alone; "
             "give the .keras or .h5 file that it was exported from"
         )
-    if b'"class_name": "Lambda"' in metadata.read_bytes():
+    if not allow_unsafe and b'"class_name": "Lambda"' in metadata.read_bytes():
         raise ValueError(
             f"{path}: the originals cannot run a Lambda layer without running the Python code "
-            "that lies in the folder; replace it by Keras layers"
+            "that lies in the folder; replace it by Keras layers, or allow it (--allow-unsafe)"
         )

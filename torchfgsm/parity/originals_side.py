@@ -28,9 +28,13 @@ class Originals:
 
     CleverHans 4's torch part runs in this process on a copy of the converted model, the others run
     on the Keras model in processes of their own.
+
+    Args:
+        allow_unsafe: Models may run the Python code that lies in their files.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, allow_unsafe: bool = False) -> None:
+        self._allow_unsafe = allow_unsafe
         self._workers: dict[str, Worker] = {}
         self._cleverhans_torch: CleverHansTorch | None = None
 
@@ -53,7 +57,7 @@ class Originals:
     def worker(self, library: str) -> Worker:
         """The process of a library; "nsl" also serves the float64 judge."""
         if library not in self._workers:
-            self._workers[library] = originals.start(library)
+            self._workers[library] = originals.start(library, allow_unsafe=self._allow_unsafe)
         return self._workers[library]
 
     @property
@@ -71,7 +75,7 @@ class Originals:
         return self.worker(library).call("versions").values
 
     def run(self, case: Case, path: Path, model: nn.Module, data: Data) -> dict[str, Array]:
-        """What the original gives for a case.
+        """What the original gives for a case, and what judges it.
 
         Args:
             case: The case.
@@ -87,16 +91,11 @@ class Originals:
         Raises:
             WorkerError: The original failed.
         """
+        found = self.result(case, path, model, data)
         if case.kind == "function":
-            return self._function(case)
+            return found
         if case.kind == "train":
-            reply = self._call("train", case, path, data)
-            keep = {k: v for k, v in reply.arrays.items() if k.startswith(("grad/", "after/"))}
-            loss = np.asarray(reply.values["loss"], case.dtype)
-            _refuse_layer_losses(reply.values)
-            truth = self._training_truth(case, path, data)
-            return {"loss": loss, **_without_moving(case, keep), **truth}
-        found = self._perturb(case, path, model, data)
+            return found | self._training_truth(case, path, data)
         gradient = self._judge(case, path, data, found.get("labels"))
         x = {name: np.asarray(value, np.float64) for name, value in data.x.items()}
         found |= {f"gradient64/{name}": g for name, g in gradient(x, True).items()}
@@ -106,10 +105,22 @@ class Originals:
             found |= self._iterates(case, path, model, data, gradient)
         return found
 
-    def _perturb(self, case: Case, path: Path, model: nn.Module, data: Data) -> dict[str, Array]:
+    def result(self, case: Case, path: Path, model: nn.Module, data: Data) -> dict[str, Array]:
+        """What the original alone gives for a case; see `run`."""
+        if case.kind == "function":
+            return self._function(case)
+        if case.kind == "train":
+            return self._train(case, path, data)
         if case.library == "cleverhans-torch":
             return _perturb_cleverhans_torch(self.cleverhans_torch, case, model, data)
         return dict(self._call("perturb", case, path, data).arrays)
+
+    def _train(self, case: Case, path: Path, data: Data) -> dict[str, Array]:
+        reply = self._call("train", case, path, data)
+        keep = {k: v for k, v in reply.arrays.items() if k.startswith(("grad/", "after/"))}
+        _refuse_layer_losses(reply.values)
+        loss = np.asarray(reply.values["loss"], case.dtype)
+        return {"loss": loss, **_without_moving(case, keep)}
 
     def _call(self, method: str, case: Case, path: Path, data: Data) -> Reply:
         arrays = {**data.inputs(case.dtype), **data.labels(case), **data.extras(case)}
@@ -169,8 +180,9 @@ class Originals:
         NSL runs in float64 itself; CleverHans does not, and has the formula in its place, for
         attacks of one step.
         """
-        if "w_column" in case.extras:
-            return {}  # NSL multiplies the weights by float32 ones, which float64 refuses
+        # NSL multiplies weights by float32 ones and compares masks with them; float64 fails there.
+        if any(name.startswith(("w", "feature_mask/")) for name in data.extras(case)):
+            return {}
         if case.library == "nsl":
             reply = self._call("train", replace(case, dtype="float64"), path, data)
             found = {"loss": np.asarray(reply.values["loss"]), **reply.arrays}
@@ -221,12 +233,12 @@ class Originals:
         for turn in range(1, iterations(case) + 1):
             # Labels predicted on the clean input stay: the gradients are taken against them.
             one_step = replace(case, params={**case.params, iterations_key(case): 1})
-            at = self._perturb(one_step, path, model, here)
+            at = self.result(one_step, path, model, here)
             inputs = {name: np.asarray(v, np.float64) for name, v in here.x.items()}
             for name, g64 in gradient(inputs, turn == 1).items():
                 found[f"gradient/{turn}/{name}"] = at[f"gradient/{name}"]
                 found[f"gradient64/{turn}/{name}"] = g64
-            adv = self._perturb(up_to(case, turn), path, model, data)
+            adv = self.result(up_to(case, turn), path, model, data)
             for name in data.x:
                 found[f"iterate/{turn}/{name}"] = adv[f"adv/{name}"]
             here = replace(data, x={n: adv[f"adv/{n}"] for n in data.x})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from torchfgsm.parity.cases import NSL_WORDS, NUMPY_ORDERS, Case
 from torchfgsm.parity.data import Array, Data
 
 NAME = "model"
-T = TypeVar("T")
 _LABELS = ("y", "label", "labels")
 
 
@@ -56,25 +55,6 @@ def check_model_file(path: Path) -> None:
             f"{path}: the TensorFlow originals cannot run an ONNX file; give the Keras model that "
             "it came from"
         )
-
-
-def without_flag(read: Callable[[], T]) -> T:
-    """Reads a model; a refusal of the code in it says that `compare` has no flag to allow it.
-
-    Raises:
-        ValueError: The model could run code of its own.
-    """
-    from torchfgsm.converters import ConversionError
-
-    try:
-        return read()
-    except (ConversionError, ValueError) as error:
-        if "--allow-unsafe" not in str(error):
-            raise
-        raise ValueError(
-            f"{getattr(error, 'message', None) or error}; convert, attack and explain take that "
-            "flag, compare does not, since the originals would run the code as well"
-        ) from error
 
 
 def read_arrays(path: Path) -> dict[str, Array]:

@@ -229,6 +229,7 @@ def _training_loss(loaded, params, session, x, y):
 HANDLERS = {
     "versions": versions,
     "signatures": signatures,
+    "allow_unsafe": keras_models.allow_unsafe,
     "load": load,
     "perturb": perturb,
     "train": train,

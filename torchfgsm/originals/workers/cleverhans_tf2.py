@@ -94,6 +94,7 @@ def function(params, arrays):
 HANDLERS = {
     "versions": versions,
     "signatures": signatures,
+    "allow_unsafe": keras_models.allow_unsafe,
     "load": load,
     "perturb": perturb,
     "function": function,

@@ -2,10 +2,11 @@
 
 One handler:
 
-describe(model) -> values kind ("Sequential" or "Functional"), config (as Keras 2.15 reads it) and
-    counts (layer -> number of its weights; a nested layer is called <model>/<layer>); arrays
-    weight/<layer>/<i>, and a batch input/<name> with the model's output/<i>. Layers and settings
-    that Keras 2.15 lacks are refused by name, before Keras loads anything.
+describe(model, allow_unsafe) -> values kind ("Sequential" or "Functional"), config (as Keras 2.15
+    reads it) and counts (layer -> number of its weights; a nested layer is called
+    <model>/<layer>); arrays weight/<layer>/<i>, and a batch input/<name> with the model's
+    output/<i>. Layers and settings that Keras 2.15 lacks are refused by name, before Keras loads
+    anything. allow_unsafe: the file may name code of its own, which Keras runs.
 """
 
 from __future__ import annotations
@@ -52,14 +53,15 @@ def describe(params, arrays):
     stored = _stored(params["model"])
     _check(stored)
     # After it, since what is not supported cannot be allowed either.
+    safe = not params.get("allow_unsafe")
     reason = keras_trust.distrust(stored)
-    if reason:
+    if safe and reason:
         raise ValueError(reason)
     # Only now, so that a refusal does not wait for it.
     import tensorflow as tf
 
     try:
-        model = tf.keras.models.load_model(params["model"], compile=False)
+        model = tf.keras.models.load_model(params["model"], compile=False, safe_mode=safe)
     except Exception as error:  # Keras raises many classes
         text = " ".join(str(error).split())[:_MESSAGE]
         raise ValueError(f"Keras 3 cannot read the model: {text}") from error

@@ -24,6 +24,18 @@ _HEADS = ("softmax", "sigmoid")
 _MODELS = ("Functional", "Sequential", "Model")
 
 
+_reading = {}
+
+
+def allow_unsafe(params, arrays):
+    """Handler: from now on models may run the Python code that lies in their files."""
+    from keras.src.saving import serialization_lib
+
+    _reading["safe_mode"] = False
+    serialization_lib.enable_unsafe_deserialization()  # for building anew from a configuration
+    return {}, {}
+
+
 @dataclass(frozen=True)
 class Source:
     """A model as data: its class, configuration and weights."""
@@ -63,7 +75,7 @@ def _read(path, _changed, _size):
     tf2_switch.enable()
     try:
         with context.eager_mode():
-            model = tf.keras.models.load_model(path, compile=False)
+            model = tf.keras.models.load_model(path, compile=False, **_reading)
             sequential = isinstance(model, tf.keras.Sequential)
             config = _config(model, path)
             return Source(

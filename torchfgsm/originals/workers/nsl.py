@@ -214,6 +214,7 @@ def _per_feature(arrays, inputs, dtype):
 HANDLERS = {
     "versions": versions,
     "signatures": signatures,
+    "allow_unsafe": keras_models.allow_unsafe,
     "load": load,
     "perturb": perturb,
     "train": train,
