@@ -85,6 +85,18 @@ def test_large_integers_that_are_equal_as_floats_differ() -> None:
     assert row([2**53], [2**53 + 1]).tolerance_needed == 1
 
 
+def test_the_size_of_the_smallest_integer_is_positive() -> None:
+    found = row(np.array([-128], np.int8), np.array([-127], np.int8), rtol=0.01)
+    assert (found.max_abs, found.max_rel, found.passed) == (1.0, 1 / 128, True)
+
+
+def test_the_rule_is_said_and_arrays_that_cannot_be_compared_have_none() -> None:
+    assert row([1.0], [1.0], atol=0.5).allowed == "0.5"
+    assert row([1.0], [1.0], atol=0.5, rtol=0.25).allowed == "0.5 + 0.25 |expected|"
+    (missing,) = compare(ONE, {}).rows
+    assert (missing.allowed, missing.rtol, missing.atol) == ("", 0.0, 0.0)
+
+
 def test_nan_and_infinity_equal_their_own_kind() -> None:
     values = [np.nan, np.inf, -np.inf, 1.0]
     found = row(values, values, rtol=0.1)

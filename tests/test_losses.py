@@ -97,6 +97,18 @@ def test_weights_are_per_example_also_where_the_width_equals_the_batch(
     assert torch.equal(loss(labels, logits, weight), expected)
 
 
+def test_labels_and_weights_may_be_lists_and_arrays_of_any_dtype() -> None:
+    y_true, y_pred = torch.rand(4, 2), torch.rand(4, 2)
+    weight = torch.tensor([1.0, 2.0, 0.0, 1.0])
+    loss = MeanSquaredError(reduction="none")
+    expected = loss(y_true, y_pred, weight)
+    for labels in (y_true.tolist(), y_true.numpy()):
+        for weights in (weight.tolist(), weight.numpy(), weight.double(), weight.int()):
+            found = loss(labels, y_pred, weights)
+            assert found.dtype == torch.float32
+            torch.testing.assert_close(found, expected)
+
+
 def test_ignoring_every_element_gives_zero() -> None:
     logits = torch.randn(2, 3, requires_grad=True)
     loss = SparseCategoricalCrossentropy(True, ignore_class=-1)(torch.tensor([-1, -1]), logits)
@@ -158,7 +170,7 @@ LOGITS = torch.zeros(C)
         (lambda: cross_entropy(LOGITS, torch.ones(C).long()), ValueError, "float rows"),
         (lambda: cross_entropy(torch.ones(B), torch.full((4,), 2)), ValueError, "0 to 1"),
         (
-            lambda: cross_entropy(torch.ones(4), torch.ones(3)),
+            lambda: cross_entropy(torch.ones(B), torch.ones(3)),
             ValueError,
             r"0/1 labels of shape \(4,\) or \(4, 1\).*\(3,\)",
         ),

@@ -60,6 +60,11 @@ def test_direction_of_a_row_with_ties(norm: str, expected: list[float], guard: f
     torch.testing.assert_close(one(t([[3.0, -3.0, 1.0, 3.0]]), norm, guard=guard), t([expected]))
 
 
+@pytest.mark.parametrize("norm", ["linf", "l1"])
+def test_steps_of_constant_size_carry_no_derivative(norm: str) -> None:
+    assert not one(t([[1.0, -2.0]]).requires_grad_(), norm).requires_grad
+
+
 def test_by_default_no_guard_and_no_sign_of_nan() -> None:
     small, broken = t([[3e-9, -4e-9]]), t([[float("nan"), 2.0]])
     torch.testing.assert_close(norms.direction([small], "l2")[0], t([[0.6, -0.8]]))

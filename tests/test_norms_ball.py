@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -141,6 +143,20 @@ def test_biased_l1_draw_is_off_centre_and_inside() -> None:
     assert float(size_of(biased, "l1").max()) <= 0.5 + 1e-12
     assert float(biased.mean(0).min()) > 0.04
     assert torch.equal(draw("l2", 50, 3, biased=True), draw("l2", 50, 3))
+    # Laplace noise with mean 1 is below 0 with a probability of exp(-1) / 2; six standard errors.
+    assert float((draw("l1", 20000, 1, biased=True) < 0).double().mean()) == pytest.approx(
+        math.exp(-1) / 2, abs=0.0165
+    )
+
+
+def test_by_default_draws_are_centred() -> None:
+    def drawn(**choice: bool) -> Tensor:
+        generator = torch.Generator().manual_seed(3)
+        like = [torch.zeros(9, 2)]
+        return norms.random_in_ball(like, [1.0], "l1", generator=generator, **choice)[0]
+
+    assert torch.equal(drawn(), drawn(biased=False))
+    assert not torch.equal(drawn(), drawn(biased=True))
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -168,7 +168,7 @@ def beyond_the_least(norm: str, turns: int) -> Counter[str]:
     if norm == "l1":
         # Ties share the step, as in the originals; their number is the divisor.
         each_turn += [
-            lambda: (grad == column[:, None]).sum(dim=1).to(grad.dtype),
+            lambda: (grad == column[:, None]).sum(dim=1),
             lambda: grad.abs() / grad,
         ]
     if turns > 1 and norm == "l2":

@@ -106,7 +106,7 @@ def _l1_direction(grads: Sequence[Tensor], guard: float, nan_has_sign: bool) -> 
     for grad in grads:
         wide = _wide(grad.detach())
         is_largest = wide.abs() == _like(largest, grad)
-        share = torch.sign(wide) * is_largest / _like(ties.to(wide.dtype), grad)
+        share = torch.sign(wide) * is_largest / _like(ties, grad)
         # A row with NaN has no largest entry: 0 / 0, as in the originals.
         directions.append(share.to(grad.dtype))
     return directions

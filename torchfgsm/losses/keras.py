@@ -102,7 +102,7 @@ class SparseCategoricalCrossentropy(KerasLoss):
         mask = None
         if self.ignore_class is not None:
             counts = labels != self.ignore_class
-            labels, mask = labels * counts, counts.to(y_pred.dtype)
+            labels, mask = labels * counts, counts
         formulas.check_label_range(labels, y_pred.shape[-1])
         if self.from_logits:
             return formulas.sparse_formula(y_pred, labels, -1), mask

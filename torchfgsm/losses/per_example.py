@@ -130,5 +130,5 @@ def _kind(output: Tensor, target: Tensor) -> str:
 
 def _binary_target(output: Tensor, target: Tensor, validate: bool | None) -> Tensor:
     if not target.is_floating_point():
-        formulas.check_label_range(target.to(torch.int64), 2, validate)
+        formulas.check_label_range(target, 2, validate)
     return target.to(output.dtype).reshape(output.shape)
