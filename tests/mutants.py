@@ -86,7 +86,7 @@ def _sites(node: ast.AST) -> Iterator[tuple[ast.AST, str, int | None, Callable[[
         if field in ("annotation", "returns", "type_comment", "decorator_list"):
             continue
         for place, child in enumerate(value if isinstance(value, list) else [value]):
-            if not isinstance(child, ast.AST) or _for_types(child):
+            if not isinstance(child, ast.AST) or _for_types(child) or _only_guards(child):
                 continue
             at = place if isinstance(value, list) else None
             for new in (*_expressions(child), *_statements(child)):
@@ -98,6 +98,11 @@ def _sites(node: ast.AST) -> Iterator[tuple[ast.AST, str, int | None, Callable[[
 
 def _for_types(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def _only_guards(node: ast.AST) -> bool:
+    """Whether it is the strict=True of a zip, which changes nothing unless there is a fault."""
+    return isinstance(node, ast.keyword) and node.arg == "strict"
 
 
 def _is_alias(node: ast.AST) -> bool:

@@ -188,8 +188,9 @@ def test_refusals(call: Any, error: type[Exception], match: str) -> None:
 
 
 def test_one_class_is_worth_a_warning() -> None:
-    with pytest.warns(UserWarning, match="one class"):
+    with pytest.warns(UserWarning, match="one class") as caught:
         CategoricalCrossentropy(True)(torch.ones(2, 1), torch.ones(2, 1))
+    assert caught[0].filename == __file__
 
 
 def test_labels_of_every_kind_give_the_same_loss_per_example() -> None:
