@@ -92,4 +92,5 @@ def _values(z: Tensor, objective: Objective, label: Array | None) -> Tensor:
     target = as_tensor(label).to(z.device)
     if objective.kind == BINARY:
         return F.binary_cross_entropy_with_logits(z, target.to(z.dtype), reduction="none")
-    return F.cross_entropy(z.movedim(objective.axis, 1), target, reduction="none")
+    # Two operations, as OtherRounding knows how the first one rounds.
+    return F.nll_loss(z.movedim(objective.axis, 1).log_softmax(dim=1), target, reduction="none")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -62,21 +63,28 @@ def _reference(graph: Any, outputs: Sequence[str]) -> Callable[[Mapping[str, Arr
     from onnx.reference import ReferenceEvaluator
 
     try:
-        evaluator = ReferenceEvaluator(graph, new_ops=[_global_max_pool()])
+        evaluator = ReferenceEvaluator(graph, new_ops=_mended())
     except Exception as error:  # an operation without an implementation
         raise ConversionError(f"the ONNX model cannot be loaded: {_line(error)}") from error
     return lambda feed: list(evaluator.run(list(outputs), dict(feed)))
 
 
-def _global_max_pool() -> Any:
-    """Returns what the evaluator is to run GlobalMaxPool by: its own is right for images alone."""
+def _mended() -> list[Any]:
+    """Returns what the evaluator is to run in the place of its own operations.
+
+    Its GlobalMaxPool is right for images alone, and its Erf rounds to float32.
+    """
     from onnx.reference.op_run import OpRun
 
     class GlobalMaxPool(OpRun):
         def _run(self, x: Array) -> tuple[Array]:
             return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
 
-    return GlobalMaxPool
+    class Erf(OpRun):
+        def _run(self, x: Array) -> tuple[Array]:
+            return (np.vectorize(math.erf, otypes=[x.dtype])(x),)
+
+    return [GlobalMaxPool, Erf]
 
 
 def _line(error: Exception) -> str:

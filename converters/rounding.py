@@ -3,6 +3,9 @@
 Two programs sum a convolution's products in different orders, so that their results differ in the
 last digits. Where two numbers tie but for these digits, as neighbours in an image of one colour do
 before a maximum pool, their order is no property of the model, and neither is the gradient's place.
+
+The derivative of a function that saturates is a difference of nearly equal numbers, such as
+1 - t * t for t = tanh(x): where t is nearly 1, its last digit is the whole of the derivative.
 """
 
 from __future__ import annotations
@@ -55,12 +58,28 @@ _SUMS = frozenset(
     }
 )
 
+# What saturates and has its derivative from its result, as tanh has 1 - t * t.
+_FROM_RESULT = frozenset({"celu", "elu", "erf", "expm1", "sigmoid", "softmax", "softsign", "tanh"})
+# What saturates and has its derivative from a number within it that is near 1, as p in p - 1.
+_FROM_WITHIN = frozenset(
+    {
+        "binary_cross_entropy_with_logits",
+        "gelu",
+        "log_sigmoid",
+        "log_softmax",
+        "mish",
+        "silu",
+    }
+)
+
 
 class OtherRounding(TorchFunctionMode):
-    """A context in which each sum of products is off by a random few units in the last place.
+    """A context in which results are off by a random few units in the last place.
 
-    The change is relative: what is 0 stays 0, and what was not summed stays as it is, so that a
-    kink that the inputs hit exactly is hit as before.
+    Each sum of products is changed, and what saturates, with its derivative. The change of a result
+    is relative: what is 0 stays 0, and what was not summed stays as it is, so that a kink that the
+    inputs hit exactly is hit as before. What saturates changes by one factor throughout, so that
+    equal numbers stay equal. Its derivative is changed by as much as the number that it comes from.
 
     Args:
         seed: of the random numbers, which are the context's own.
@@ -77,12 +96,37 @@ class OtherRounding(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Calls the function, and changes what it returns where that is a sum."""
+        """Calls the function, and changes what it returns where that rounds in its own way."""
         result = func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", "")
-        if name not in _SUMS or not isinstance(result, Tensor) or not result.is_floating_point():
+        if not isinstance(result, Tensor) or not result.is_floating_point():
             return result
-        with torch.no_grad():
-            draw = torch.rand(result.shape, generator=self._generator, dtype=result.dtype)
-            factor = 1 + UNITS * torch.finfo(result.dtype).eps * (2 * draw - 1)
-        return result * factor
+        saturates = name in _FROM_RESULT | _FROM_WITHIN
+        if name in _SUMS or saturates:
+            shape = result.shape if name in _SUMS else ()
+            result = result * (1 + self._change(result, shape))
+        if saturates:
+            change = self._change(result, result.shape)
+            if name in _FROM_RESULT:
+                change = change * result.detach().abs().clamp(max=1)
+            result = _OtherDerivative.apply(result, args[0], change)
+        return result
+
+    def _change(self, result: Tensor, shape: Sequence[int]) -> Tensor:
+        """Returns random changes of numbers near 1, in the result's precision."""
+        draw = torch.rand(shape, generator=self._generator, dtype=result.dtype)
+        return UNITS * torch.finfo(result.dtype).eps * (2 * draw - 1)
+
+
+class _OtherDerivative(torch.autograd.Function):
+    """The function y of x as it is, with a derivative that is off by a given change."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, x: Tensor, change: Tensor) -> Tensor:
+        ctx.save_for_backward(change)
+        return y.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        (gradient,), (change,) = gradients, ctx.saved_tensors
+        return gradient, gradient * change, None

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("onnx2torch")
 
@@ -18,6 +19,7 @@ from torchfgsm.comparison import Comparison
 from torchfgsm.converters import ConvertedModel
 from torchfgsm.converters.judging import judge
 from torchfgsm.converters.measuring import Question, measure
+from torchfgsm.converters.rounding import UNITS, OtherRounding
 
 
 def relus() -> Any:
@@ -173,3 +175,52 @@ def test_a_wrong_output_of_cancelled_sums_is_a_fault() -> None:
         side["output y"] = side["output y"] * np.float32(1.00001)
     failed = case.verdict(case.truth)
     assert {row.name.split(": ")[1] for row in failed.failures} == {"output y"}
+
+
+# f and x, where f's derivative is all but 0 and computed as a difference of numbers near 1.
+SATURATED = [("Tanh", 7.0), ("Selu", -14.0)]
+
+
+def saturated(operation: str, x: float, fault: Any = None) -> Judged:
+    """y = f(x), on an example that saturates and on one that does not."""
+    node = helper.make_node(operation, ["x"], ["y"])
+    graph = graph_of([node], {}, [("x", FLOAT, [1])], [("y", FLOAT, [1])])
+    return Judged([[x], [0.5]], fault, graph)
+
+
+@pytest.mark.parametrize(("operation", "x"), SATURATED)
+@pytest.mark.parametrize("in_float64", [True, False])
+def test_the_last_digit_of_what_saturates_is_no_fault(
+    operation: str, x: float, in_float64: bool
+) -> None:
+    case = saturated(operation, x)
+    truth = case.truth["gradient x"]
+    off = np.abs(case.actual["gradient x"] - truth) / np.abs(truth)
+    assert off[0] > 1e-4 > off[1]
+    verdict = case.verdict(case.truth if in_float64 else None)
+    assert verdict, verdict.to_text()
+
+
+@pytest.mark.parametrize(("operation", "x"), SATURATED)
+def test_what_saturates_excuses_no_fault(operation: str, x: float) -> None:
+    faulty = saturated(operation, x, ScaledInFloat32.apply)
+    for truth in (faulty.truth, None):
+        assert not faulty.verdict(truth)
+    wrong = saturated(operation, x)
+    for side in (wrong.truth, wrong.expected):
+        side["gradient x"][0] *= np.float32(1.0001)
+    failed = wrong.verdict(wrong.truth)
+    assert {row.name.split(": ")[1] for row in failed.failures} == {"gradient x"}
+
+
+def test_other_rounding_keeps_equal_numbers_equal_and_moves_derivatives() -> None:
+    x = torch.tensor([7.0, 7.0, 0.0, -torch.inf], requires_grad=True)
+    with OtherRounding(1):
+        y = torch.tanh(x)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    assert y[0] == y[1] != torch.tanh(x[0])
+    assert y[2] == 0
+    assert abs(y[3] + 1) <= UNITS * 2.0**-23
+    assert abs(gradient[2] - 1) <= 2 * UNITS * 2.0**-23
+    exact = 1 / torch.cosh(x[:2].double()) ** 2
+    assert 2.0**-23 < (gradient[:2] - exact).abs().max() <= 2 * UNITS * 2.0**-23

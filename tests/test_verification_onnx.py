@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -121,6 +122,15 @@ def test_the_reference_evaluator_pools_in_any_rank(
     x = np.random.default_rng(0).normal(size=(2, 3, *sizes)).astype(np.float32)
     (y,) = runner(graph, infer(graph, "test"))({"x": x}).values()
     assert np.array_equal(y.reshape(2, 3), x.reshape(2, 3, -1).max(axis=2))
+
+
+def test_the_reference_evaluator_has_erf_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = graph_of([node("Erf", ["x"], ["y"])], {}, [("x", FLOAT, [1])], [("y", FLOAT, [1])])
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    wide = in_float64(graph)
+    (y,) = runner(wide, infer(wide, "test"))({"x": np.array([[4.0]])}).values()
+    assert y.dtype == np.float64
+    assert y.item() == math.erf(4.0) < 1
 
 
 def kinked(distance: float) -> tuple[ConvertedModel, Question]:

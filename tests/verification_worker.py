@@ -3,6 +3,7 @@
 Runs with Keras 2.15 and Keras 3. Handlers:
 
     build(kind, path) -> the model, with random weights, is saved at path.
+    build_chain(activation, layers, factor, seed, path) -> so is a chain of dense layers.
     weights(path) -> arrays by number: the weights of the model that was exported last.
     and those of torchfgsm/converters/export_worker.py
 """
@@ -98,10 +99,29 @@ def build(params, arrays):
     return {}, {}
 
 
+def build_chain(params, arrays):
+    """Saves dense layers of one activation; their weights are Keras' usual ones times a factor."""
+    x = h = Input((4,), name="x")
+    for i in range(params["layers"]):
+        h = Dense(4, activation=params["activation"], name=f"dense_{i}")(h)
+    model = Model(x, h)
+    random = np.random.default_rng(params["seed"])
+    limit = params["factor"] * np.sqrt(6 / (4 + 4))
+    kernels = [random.uniform(-limit, limit, (4, 4)) for _ in model.layers[1:]]
+    model.set_weights([array for kernel in kernels for array in (kernel, np.zeros(4))])
+    model.save(params["path"])
+    return {}, {}
+
+
 def weights(params, arrays):
     """Returns the weights of the model that was exported last."""
     source = export_worker.HANDLERS["evaluate"].__self__._source
     return {}, {str(i): np.asarray(w) for i, w in enumerate(source.model.get_weights())}
 
 
-HANDLERS = {**export_worker.HANDLERS, "build": build, "weights": weights}
+HANDLERS = {
+    **export_worker.HANDLERS,
+    "build": build,
+    "build_chain": build_chain,
+    "weights": weights,
+}
