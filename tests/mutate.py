@@ -51,7 +51,7 @@ TESTS = {
         "compile",
     ),
     "comparison": ("comparison", "judgement"),
-    "losses.formulas": ("losses", "cleverhans3_losses", *ATTACKS, "nsl_keras", "compile"),
+    "losses.formulas": ("losses", "cleverhans3_losses", *ATTACKS, "nsl_keras"),
     "losses.keras": (
         "losses",
         "cleverhans3_losses",

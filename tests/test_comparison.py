@@ -142,6 +142,10 @@ def test_json_holds_no_number_that_json_lacks() -> None:
     assert found["rows"][0]["max_abs"] == "inf"
     assert found["rows"][0]["first_bad"] == [0]
     assert found["rows"][1]["reason"] == "missing"
+    measured = Difference("a", measured={"to float64": math.inf, "share": 0.5}).to_dict()[
+        "measured"
+    ]
+    assert measured == {"to float64": "inf", "share": 0.5}
 
 
 def test_join_keeps_failures_and_empty_parts() -> None:

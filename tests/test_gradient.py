@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from torchfgsm.gradient import condition, connected
+from torchfgsm.gradient import condition, connected, input_gradient
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -28,6 +28,14 @@ def test_gradients_at_a_bound_count_unless_they_are_to_be_clipped() -> None:
 
     assert conditioned() == [[1.0, -1.0, 1.0]]
     assert conditioned(clip_grad=True) == [[0.0, 0.0, 1.0]]
+
+
+def test_a_gradient_has_no_graph_unless_it_is_asked_for() -> None:
+    x = torch.tensor([2.0], requires_grad=True)
+    for keep in (False, True):
+        (grad,) = input_gradient((x**3).sum(), [x], **({"create_graph": True} if keep else {}))
+        assert grad is not None
+        assert (grad.item(), grad.requires_grad) == (12.0, keep)
 
 
 def test_inputs_without_a_path_are_found_behind_constants() -> None:

@@ -81,6 +81,19 @@ def test_parameters_are_those_of_keras(loss: type, names: str) -> None:
     assert list(inspect.signature(loss).parameters) == names.split()
 
 
+def test_squared_errors_are_averaged_over_the_last_dimension() -> None:
+    y_true, y_pred = torch.zeros(1, 2, 3), torch.tensor([[[1.0, 2.0, 3.0], [0.0, 0.0, 6.0]]])
+    found = MeanSquaredError(reduction="none")(y_true, y_pred)
+    torch.testing.assert_close(found, torch.tensor([[14 / 3, 12.0]]))
+
+
+def test_labels_are_not_looked_at_while_compiling() -> None:
+    logits, labels = torch.randn(4, 3), torch.tensor([0, 1, 2, 2])
+    loss = SparseCategoricalCrossentropy(from_logits=True)
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(labels, logits), loss(labels, logits))
+
+
 def test_weighted_mean_divides_by_the_number_of_elements() -> None:
     loss = MeanSquaredError()(torch.zeros(2, 1), torch.tensor([[1.0], [2.0]]), [3, -1])
     assert loss == (3 * 1 - 1 * 4) / 2
