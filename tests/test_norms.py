@@ -162,6 +162,11 @@ def test_l2_is_within_3_ulp_of_float64(elements: int, guard: float) -> None:
     assert ulps.max() <= 3
 
 
+@pytest.mark.parametrize(("a", "b", "c"), [(3, 4, 5), (5, 12, 13), (20, 21, 29), (119, 120, 169)])
+def test_scaling_rounds_nothing(a: int, b: int, c: int) -> None:
+    assert torch.equal(one(t([[a, -b]]), "l2"), t([[a / c, -b / c]]))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_reduces_in_float32(dtype: torch.dtype) -> None:
     grad = (noise(4, 4096) * 8).to(dtype)  # the sum of squares is beyond float16
