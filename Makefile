@@ -11,8 +11,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test test-slow test-installed mutate lint types docs bench bench-speed sanitize \
-	record setup sizes
+.PHONY: demo test test-slow test-installed test-lowest mutate lint types docs bench bench-speed \
+	sanitize record setup sizes
 
 demo: $(VENV)/.installed  ## compare the port with NSL and CleverHans themselves
 	$(VENV)/bin/torchfgsm demo
@@ -25,6 +25,9 @@ test-slow: $(VENV)/.installed
 
 test-installed: $(VENV)/.installed  ## the quick tests against the wheel, without the sources
 	$(PY) tests/installed.py
+
+test-lowest: $(VENV)-lowest/.installed  ## the same with the lowest versions
+	$(PY) tests/installed.py --python $(VENV)-lowest/bin/python
 
 mutate: $(VENV)/.installed  ## plant 300 faults and count those that the quick tests find
 	OMP_NUM_THREADS=1 $(PY) tests/mutate.py
@@ -73,4 +76,12 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	@$(MAKE) --no-print-directory sizes
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -e '.[test]'
+	@touch $@
+
+# The checkout itself is taken out again: what is tested is the wheel.
+$(VENV)-lowest/.installed: setup.cfg pyproject.toml tests/lowest.txt | $(VENV)/.installed
+	@echo "Once: pip fetches about 3.5 GB into $(VENV)-lowest, 6 GB on disk"
+	$(PY) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install -e '.[test]' -c tests/lowest.txt
+	$(VENV)-lowest/bin/python -m pip uninstall --yes torchfgsm
 	@touch $@

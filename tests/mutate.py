@@ -158,7 +158,8 @@ def _recorded() -> list[dict[str, str]]:
 
 def _write(rows: Sequence[dict[str, str]]) -> None:
     with OUT.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ("module", "line", "change", "verdict", "reason"))
+        names = ("module", "line", "change", "verdict", "reason")
+        writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 

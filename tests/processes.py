@@ -1,4 +1,4 @@
-"""Processes that a test started: whether they live, and all of one mark."""
+"""Processes that a test starts: their environment, whether they live, and all of one mark."""
 
 from __future__ import annotations
 
@@ -8,8 +8,21 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torchfgsm
+
+TESTS = Path(__file__).parent
 MARK = "TORCHFGSM_TEST_MARK"
 """A variable of the environment by whose value every process below a test is found."""
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """One in which a process imports the torchfgsm of this one, a checkout's or a wheel's.
+
+    It finds what the tests import too, and computes in one thread.
+    """
+    folders = (Path(torchfgsm.__file__).parent.parent, TESTS.parent, TESTS)
+    path = os.pathsep.join(map(str, folders))
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **variables}
 
 
 def alive(pid: int) -> bool:

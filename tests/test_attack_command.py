@@ -19,13 +19,12 @@ pytest.importorskip("onnx2torch")
 
 from attack_files import PGD, classes, inputs, made, refused, run  # noqa: E402
 from onnx_models import FLOAT, dense  # noqa: E402
+from processes import environment  # noqa: E402
 
 from torchfgsm import Recipe, attack, converters  # noqa: E402
 from torchfgsm.dataset_attack.command import _generator  # noqa: E402
 
-ROOT = Path(__file__).parent.parent
 Capture = pytest.CaptureFixture[str]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -207,7 +206,7 @@ def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
     files = [str(tmp_path / name) for name in ("small.npz", *kinds, "plain.npy")]
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, str(model), *files],
-        env=ENVIRONMENT, capture_output=True, text=True,
+        env=environment(), capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     small, *large = [int(line) for line in done.stdout.splitlines() if line.isdigit()]

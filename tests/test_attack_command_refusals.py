@@ -14,9 +14,9 @@ pytest.importorskip("onnx2torch")
 
 from attack_files import classes, inputs, refused  # noqa: E402
 
-ROOT = Path(__file__).parent.parent
+from torchfgsm.parity import recorded  # noqa: E402
+
 Capture = pytest.CaptureFixture[str]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -110,7 +110,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 def test_a_model_with_two_inputs_is_for_python(tmp_path: Path, capsys: Capture) -> None:
     data = tmp_path / "in.npy"
     np.save(data, np.zeros((2, 4, 8, 1), np.float32))
-    model = ROOT / "torchfgsm" / "recorded" / "digits-two-inputs.onnx"
+    model = recorded.FOLDER / "digits-two-inputs.onnx"
     arguments = (model, "--no-verify", "--data", data, "-o", tmp_path / "out.npy", "--eps", 0.1)
     assert "got the inputs ['top', 'bottom']" in refused(capsys, *arguments)
 

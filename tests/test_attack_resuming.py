@@ -21,12 +21,11 @@ pytest.importorskip("onnx2torch")
 
 from attack_files import PGD, Array, classes, inputs, made, refused, run  # noqa: E402
 from onnx_models import FLOAT, dense  # noqa: E402
+from processes import environment  # noqa: E402
 
 from torchfgsm.dataset_attack import output as output_module  # noqa: E402
 
-ROOT = Path(__file__).parent.parent
 Capture = pytest.CaptureFixture[str]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -49,7 +48,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     (tmp_path / "broken").mkdir()
     out = tmp_path / "broken" / "out.npy"
     arguments = (model_file, "--no-verify", "--data", data, *PGD, "--batch-size", 7)
-    with subprocess.Popen(command(*arguments, "-o", out), env=ENVIRONMENT) as process:
+    with subprocess.Popen(command(*arguments, "-o", out), env=environment()) as process:
         rows = 0
         while rows < 70 and process.poll() is None:
             time.sleep(0.001)
@@ -259,7 +258,7 @@ def test_room_that_the_system_refuses_is_refused_at_the_start(
     limited += "sys.exit(cli.main(sys.argv[1:]))"
     done = subprocess.run(
         [sys.executable, "-B", "-c", limited, *arguments[3:]],
-        env=ENVIRONMENT, capture_output=True, text=True,
+        env=environment(), capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
     assert "out.npy.part: could not be written: File too large" in done.stderr.splitlines()[-1]

@@ -223,6 +223,15 @@ def test_wrapper_names_its_output() -> None:
     assert torch.equal(fgm(logits, x), fgm(model, x))
 
 
+def test_three_tied_classes_share_in_float32() -> None:
+    """float32's 1/3 is more than float64's, which leaves three equal logits a gradient."""
+    weight = torch.tensor([[1.0, -1.0], [2.0, 1.0], [-1.0, -3.0]]).double()
+    x = torch.zeros(1, 2).double()
+    assert float(np.float32(1 / 3)) > 1 / 3
+    # Downwards along the sum of the weights, (2, -3).
+    assert fgm(lambda x: x @ weight.T, x, eps=0.5).tolist() == [[-0.5, 0.5]]
+
+
 def test_probabilities_passed_for_logits_are_warned_of() -> None:
     model, (x, _) = mlp(), batch()
     with pytest.warns(UserWarning, match="looks like probabilities"):

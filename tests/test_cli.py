@@ -1,7 +1,6 @@
 """The command line: exit codes, one line for each refusal, JSON for programs."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from processes import environment
 
 from torchfgsm import cli
 from torchfgsm.parity import port, recorded
@@ -140,7 +140,7 @@ def test_help_needs_nothing_heavy(command: list[str]) -> None:
         [sys.executable, "-c", code, *command],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        env=environment(),
     )
     assert result.returncode == 0, result.stderr
     assert "torchfgsm" in result.stdout

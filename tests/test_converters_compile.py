@@ -80,8 +80,12 @@ def test_no_number_is_copied_to_the_host(models: Models, kind: str) -> None:
 
 
 @pytest.mark.keras_3_suffices
+# torch 2.6's compiler does what its own autograd warns of.
+@pytest.mark.filterwarnings("ignore:.* should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_graph_compiles_for_two_batch_sizes(models: Models, kind: str) -> None:
+    if kind == "attention" and torch.__version__ < "2.7":
+        pytest.skip("torch 2.6 compiles no maximum of sizes")
     model, _ = models.get(kind)
     torch._dynamo.reset()
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")

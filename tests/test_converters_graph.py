@@ -348,6 +348,17 @@ def test_recurrent_layers_compute_what_onnxruntime_does(
         np.testing.assert_allclose(actual.detach().numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_lists_of_sizes_compile() -> None:
+    multiply = evaluator("Mul", {}, 1)
+    assert multiply is not None
+    torch._dynamo.reset()
+    doubled = torch.compile(
+        lambda x: x.new_zeros(multiply(list(x.shape), [2])), fullgraph=True, backend="eager"
+    )
+    for rows in (2, 5, 7):
+        assert doubled(torch.rand(rows, 3)).shape == (2 * rows, 6)
+
+
 def test_layout_1_puts_the_batch_first(tmp_path: Path) -> None:
     weights = [torch.rand(1, 12, 2), torch.rand(1, 12, 3)]
     x, h, c = torch.rand(4, 2, 2), torch.rand(1, 2, 3), torch.rand(1, 2, 3)

@@ -61,7 +61,9 @@ def converted(model: Any) -> tuple[ConvertedModel, list[np.ndarray], list[Tensor
     module = build(model, infer(model, "test"))
     shape = [d.dim_value or 5 for d in model.graph.input[0].type.tensor_type.shape.dim]
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 2
-    session = onnxruntime.InferenceSession(model.SerializeToString())
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     expected = session.run([o.name for o in model.graph.output], {"x": x.numpy()})
     outputs, logits = module.outputs_and_logits(x)
     return module, expected, list(outputs), list(logits)

@@ -8,6 +8,8 @@ from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
@@ -21,23 +23,36 @@ SPELLINGS = {
     "BSD-3-Clause": r"BSD",
     "Apache-2.0": r"Apache",
     "MIT": r"MIT",
+    "MIT, earlier Unlicense": r"MIT|Unlicense",
     "Python Software Foundation": r"Python Software Foundation",
 }
+USERS = ("convert", "cli", "plots", "report")
 
 
-def required(*extras: str) -> set[str]:
+def requirements(*extras: str) -> list[Requirement]:
+    """Those of setup.cfg, without our own extras."""
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     texts = [config["options"]["install_requires"]]
     texts += [config["options.extras_require"][extra] for extra in extras]
-    lines = [line for text in texts for line in text.split("\n") if line.strip()]
-    names = {re.split(r"[\[<>=;, ]", line.strip())[0] for line in lines}
-    return names - {"torchfgsm"}
+    found = [Requirement(line) for text in texts for line in text.split("\n") if line.strip()]
+    return [requirement for requirement in found if requirement.name != "torchfgsm"]
+
+
+def required(*extras: str) -> set[str]:
+    return {requirement.name for requirement in requirements(*extras)}
+
+
+def test_the_lowest_versions_that_are_tested_are_those_allowed() -> None:
+    lines = (ROOT / "tests" / "lowest.txt").read_text(encoding="utf-8").splitlines()
+    tested = dict(line.split("==") for line in lines if not line.startswith("#"))
+    for requirement in requirements(*USERS):
+        (lowest,) = (s.version for s in requirement.specifier if s.operator == ">=")
+        assert Version(tested[requirement.name]) == Version(lowest), requirement.name
 
 
 def test_the_table_holds_what_users_install() -> None:
-    users = required("convert", "cli", "plots", "report")
-    assert users == set(ROWS)
+    assert required(*USERS) == set(ROWS)
 
 
 def test_the_text_names_what_developers_install() -> None:

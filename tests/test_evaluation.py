@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from processes import environment
 from torch import Tensor, distributed, nn
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, TensorDataset
 from toy_models import Counting, TwoInputs, batch, mlp, noisy, one_hot
@@ -24,7 +25,6 @@ from torchfgsm.evaluation import at_length
 from torchfgsm.progress import Bar
 from torchfgsm.robust_report import ClassScore, CurvePoint
 
-ROOT = Path(__file__).parent.parent
 WEIGHT = torch.tensor([0.5, -2.0, 1.0, 0.25], dtype=torch.float64)
 FGSM = Recipe(step=0.1)
 
@@ -292,10 +292,8 @@ def reports(rank: int) -> list[dict[str, Any]]:
 
 def test_two_processes_report_the_whole_set_without_repetitions(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error", "-c", WORKER, str(tmp_path)]
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     both = [
-        subprocess.Popen([*command, str(rank)], env=environment, stderr=subprocess.PIPE)
+        subprocess.Popen([*command, str(rank)], env=environment(), stderr=subprocess.PIPE)
         for rank in (0, 1)
     ]
     for process in both:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 from emulation import build
+from processes import environment
 
 from torchfgsm.kernel import KernelUnavailable, driver, errors, nvrtc
 
@@ -35,17 +35,11 @@ def test_launches_through_a_driver(tmp_path: Path) -> None:
     library = build(tmp_path, ["float32"], cuda=header_folder())
     library.rename(tmp_path / "libcuda.so.1")
     tests = Path(__file__).parent
-    environment = {
-        **os.environ,
-        "LD_LIBRARY_PATH": str(tmp_path),
-        "PYTHONPATH": str(tests.parent),
-        "OMP_NUM_THREADS": "1",
-    }
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [*command, str(tests / "driver_cases.py")],
         cwd=tests.parent,
-        env=environment,
+        env=environment(LD_LIBRARY_PATH=str(tmp_path)),
         capture_output=True,
         text=True,
     )

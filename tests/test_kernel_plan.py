@@ -120,12 +120,13 @@ def spilling(compiled: Compiled) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def compiled() -> dict[int, Compiled]:
+    def compile_for(architecture: int) -> Compiled:
+        return nvrtc.compile_kernels(instantiations(), architecture, options=VERBOSE)
+
+    _, supported = nvrtc.load().nvrtcGetSupportedArchs()
+    known = [architecture for architecture in ARCHITECTURES if architecture in supported]
     with ThreadPoolExecutor(max_workers=2) as pool:
-
-        def compile_for(architecture: int) -> Compiled:
-            return nvrtc.compile_kernels(instantiations(), architecture, options=VERBOSE)
-
-        return dict(zip(ARCHITECTURES, pool.map(compile_for, ARCHITECTURES), strict=True))
+        return dict(zip(known, pool.map(compile_for, known), strict=True))
 
 
 @needs_nvrtc
@@ -133,6 +134,8 @@ def compiled() -> dict[int, Compiled]:
 def test_every_kernel_compiles_without_spills(
     architecture: int, compiled: dict[int, Compiled]
 ) -> None:
+    if architecture not in compiled:
+        pytest.skip(f"NVRTC {nvrtc.version()} is too old for sm_{architecture}")
     found = compiled[architecture]
     assert found.cubin[:4] == b"\x7fELF"
     assert set(found.symbols) == set(instantiations())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 import torch
 from emulation import AMPERE, COUNT, HOPPER, Emulator, build, run, wrong
 from kernel_cases import difference, drawn, plain
+from processes import environment
 from torch import Tensor
 
 from torchfgsm.kernel.plan import CTYPES, instantiations
@@ -170,8 +170,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bool]:
     pairs = zip((str(fault[2])[6:] for fault in PLANTED), libraries, strict=True)
     script = Path(__file__).parent / "find_faults.py"
     command = [sys.executable, str(script), *(f"{dtype}={library}" for dtype, library in pairs)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parent.parent)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment())
     assert done.returncode == 0, done.stderr
     words = done.stdout.split()
     return {fault[0]: word == "found" for fault, word in zip(PLANTED, words, strict=True)}

@@ -177,6 +177,11 @@ LOGITS = torch.zeros(C)
         ),
         (lambda: cross_entropy(LOGITS, torch.full((4,), 3)), ValueError, "from 0 to 2.*3 to 3"),
         (lambda: cross_entropy(LOGITS, torch.full((4,), -1)), ValueError, "-1 to -1"),
+        (
+            lambda: probability_cross_entropy(LOGITS.softmax(1), torch.full((4,), 3)),
+            ValueError,
+            "from 0 to 2.*3 to 3",
+        ),
         (lambda: cross_entropy(LOGITS, torch.ones(4)), ValueError, r"\(4,\) of torch.float32"),
         (lambda: cross_entropy(LOGITS, torch.ones(B).long()), ValueError, r"\(4, 1\).*\(4, 3\)"),
         (lambda: cross_entropy(LOGITS, torch.ones(3).long()), ValueError, r"\(3,\)"),
@@ -215,7 +220,8 @@ def test_labels_of_every_kind_give_the_same_loss_per_example() -> None:
         torch.testing.assert_close(cross_entropy(logits, target), expected)
         actual = probability_cross_entropy(logits.softmax(1), target)
         torch.testing.assert_close(actual, expected)
-    torch.testing.assert_close(softmax_cross_entropy(labels=rows, logits=logits), expected)
+    for soft in (rows, rows.double(), rows.int()):
+        torch.testing.assert_close(softmax_cross_entropy(labels=soft, logits=logits), expected)
     for integers in (labels, labels.int(), labels.to(torch.uint8)):
         actual = sparse_softmax_cross_entropy(labels=integers, logits=logits)
         torch.testing.assert_close(actual, expected)

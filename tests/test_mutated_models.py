@@ -23,13 +23,13 @@ from torchfgsm import array_file, cli
 from torchfgsm.converters import ConversionError, export_onnx
 from torchfgsm.originals.environment import EnvironmentUnavailable
 from torchfgsm.originals.process import Worker
+from torchfgsm.parity import recorded
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore"),  # of onnx, torch and numpy, about what they read
 ]
-RECORDED = Path(__file__).parent.parent / "torchfgsm" / "recorded"
 WORKER = Path(__file__).with_name("hostile_models_worker.py")
 SUFFIXES = (".keras", ".h5", ".pb", ".tflite")
 FROZEN: dict[str, Any] = {"input_names": ["x:0"], "output_names": ["Identity:0"]}
@@ -93,7 +93,7 @@ def told(call: Callable[[], Any], folder: Path, out: Path) -> str | None:
 def test_onnx_files(name: str, tmp_path_factory: Any, changes: list[Change]) -> None:
     folder = tmp_path_factory.mktemp("onnx", numbered=True)
     path, out = folder / "model.onnx", folder / "out.onnx"
-    path.write_bytes(changed((RECORDED / f"{name}.onnx").read_bytes(), changes))
+    path.write_bytes(changed((recorded.FOLDER / f"{name}.onnx").read_bytes(), changes))
     told(lambda: export_onnx(path, out), folder, out)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import environment
 
 from benchmarks import differences, digits, parity
 from benchmarks.difference_measures import Bench
@@ -71,13 +71,12 @@ def test_settings_of_the_table_make_the_libraries_equal() -> None:
 # Those that train are run by test_training_frameworks.py and test_training_ddp.py.
 @pytest.mark.parametrize("script", sorted(p.name for p in (ROOT / "examples").glob("attack_*.py")))
 def test_example_runs(script: str) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
         [sys.executable, "-W", "error", str(ROOT / "examples" / script)],
         capture_output=True,
         text=True,
         timeout=120,
-        env=environment,
+        env=environment(),
     )
     assert result.returncode == 0, result.stderr
     assert "%" in result.stdout

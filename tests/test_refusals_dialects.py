@@ -139,6 +139,25 @@ REFUSED: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("v3 l1", lambda: v3_pgd(ord=1), NotImplementedError, "norm 1"),
     ("v3 wide", lambda: v3_pgd(eps=3, clip_min=0, clip_max=1), ValueError, "larger than the range"),
     (
+        "v3 wide tensors",
+        lambda: v3_pgd(eps=3, clip_min=X - 0.5, clip_max=X + 0.5),
+        ValueError,
+        r"^eps 3 is larger than the range from \[-?\d[^\n]* \.\.\. [^\n]*\Z",
+    ),
+    ("v3 one side of steps", lambda: v3_pgd(clip_min=0.0), ValueError, "and clip_max=None"),
+    (
+        "v3 crossed steps",
+        lambda: v3_pgd(clip_min=1.0, clip_max=0.0, sanity_checks=False),
+        ValueError,
+        "clip_min 1.0 is above clip_max 0.0",
+    ),
+    (
+        "v3 NaN",
+        lambda: v3.FastGradientMethod(MODEL).generate(X * torch.nan, clip_min=0.0, clip_max=1.0),
+        ValueError,
+        "x spans nan to nan",
+    ),
+    (
         "v3 probs",
         lambda: v3.FastGradientMethod(v3.CallableModelWrapper(MODEL, "probs")).generate(X),
         NotImplementedError,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from processes import environment
 
 ROOT = Path(__file__).parent.parent
 RECIPES = ["NSL", "attack in eval mode", "three steps", "own prediction", "adversarial only"]
@@ -22,7 +22,6 @@ pytestmark = pytest.mark.skipif(
 
 def torchrun(script: Path, *arguments: str) -> str:
     """The output of a script that runs in two processes."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
@@ -31,7 +30,7 @@ def torchrun(script: Path, *arguments: str) -> str:
         capture_output=True,
         text=True,
         timeout=180,
-        env=environment,
+        env=environment(),
     )
     assert result.returncode == 0, result.stderr
     return result.stdout

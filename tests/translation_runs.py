@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.differential_runs import ENVIRONMENTS, Together
 from torchfgsm.comparison import compare
 from torchfgsm.configuration import LIBRARIES, Configuration
-from torchfgsm.originals.process import Reply, Worker
+from torchfgsm.originals.process import Worker
 from torchfgsm.parity import port
 from torchfgsm.parity.cases import Case
 from torchfgsm.parity.data import Array, Data
@@ -29,11 +30,6 @@ from torchfgsm.parity.verdict import Verdict
 from torchfgsm.translation import Translation, translate
 
 WORKER = Path(__file__).parent / "translation_worker.py"
-ENVIRONMENTS = {
-    "nsl": "tensorflow-2.15",
-    "cleverhans-tf2": "tensorflow-2.15",
-    "cleverhans3": "cleverhans-3",
-}
 _LENGTHS = {"linf": 0.1, "l2": 0.5, "l1": 1.0}
 _WORDS = {"linf": "infinity", "l2": "l2", "l1": "l1"}
 _ORDERS = {"linf": np.inf, "l2": 2, "l1": 1}
@@ -138,19 +134,6 @@ def case_of(drawn: Drawn) -> Case:
     return Case(name=name, library=drawn.library, params=params, labels=labels)  # type: ignore[arg-type]
 
 
-class _Served(Worker):
-    """One library's handlers in a process that serves several."""
-
-    def __init__(self, worker: Worker, library: str) -> None:
-        self._worker, self._library = worker, library
-
-    def call(self, method: str, arrays: Any = None, /, **params: Any) -> Reply:
-        return self._worker.call(f"{self._library}.{method}", arrays, **params)
-
-    def close(self) -> None:
-        """Its owner ends it."""
-
-
 class _Rounded(Data):
     """The batch in float64, with the masks and bounds that float32 has."""
 
@@ -185,12 +168,7 @@ class Side:
         weights = model.keras_arrays(dict(model.named_parameters()))  # type: ignore[operator]
         hidden = path.with_name(f"{path.stem}-reshaped.keras")
         workers["tensorflow-2.15"].call("save", weights, path=str(path), reshaped=str(hidden))
-        originals = Originals()
-        originals._workers |= {
-            library: _Served(workers[environment], library)
-            for library, environment in ENVIRONMENTS.items()
-        }
-        return cls(workers, originals, path, model, data)
+        return cls(workers, Together(workers), path, model, data)
 
     @property
     def of_probabilities(self) -> Side:
@@ -239,7 +217,7 @@ class Side:
         """The verdict on a translation of what is drawn, which does not start at random."""
         case = case_of(drawn)
         actual = self.perturbed(drawn, translation)
-        expected = self.originals._perturb(case, self.path, self.model, self.data)
+        expected = self.originals.result(case, self.path, self.model, self.data)
         theirs = {name: expected[name] for name in actual}
         if all(np.array_equal(theirs[name], actual[name]) for name in actual):
             return Verdict(case, compare(theirs, actual, title=case.name), "the same bits")

@@ -11,30 +11,26 @@ Handlers, by the environment ("tensorflow-2.15" or "cleverhans-3"):
 
 from __future__ import annotations
 
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 
-try:
-    import neural_structured_learning  # noqa: F401
-except ImportError:
-    import cleverhans3 as original
+# Loaded by its path alone; last, so that nothing of TensorFlow's is shadowed.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
-    LIBRARIES = {"cleverhans3": original}
-else:
-    import cleverhans_tf2
-    import demo
-    import nsl as original
-
-    LIBRARIES = {"nsl": original, "cleverhans-tf2": cleverhans_tf2}
-
+import differential_worker
 import keras_models
+from differential_worker import LIBRARIES, tf
 
-tf = original.tf
+original = next(iter(LIBRARIES.values()))
 
 
 def save(params, arrays):
     """Saves the demo's small CNN with given weights."""
+    import demo  # needs TensorFlow 2
+
     model = demo._digits()
     model.set_weights([arrays[weight.name] for weight in model.weights])
     model.save(params["path"])
@@ -79,12 +75,4 @@ def _run_in_graph(params, arrays):
         return {}, session.run(fetches, feed)
 
 
-HANDLERS = {
-    "run": run,
-    "save": save,
-    **{
-        f"{library}.{method}": handler
-        for library, module in LIBRARIES.items()
-        for method, handler in module.HANDLERS.items()
-    },
-}
+HANDLERS = {**differential_worker.HANDLERS, "run": run, "save": save}

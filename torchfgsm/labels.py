@@ -40,8 +40,9 @@ def predicted_labels(
     if ties == "first":
         return output.argmax(dim=1)
     rows = output.softmax(dim=1)
-    largest = (rows == rows.amax(dim=1, keepdim=True)).to(output.dtype)
-    return largest / largest.sum(dim=1, keepdim=True)
+    # Their shares are float32 numbers in the original, in float64 as well.
+    largest = (rows == rows.amax(dim=1, keepdim=True)).float()
+    return (largest / largest.sum(dim=1, keepdim=True)).to(output.dtype)
 
 
 def check_labels(y: Any, features: Features, *, default_loss: bool, values: bool) -> None:

@@ -124,7 +124,8 @@ class Presets:
             random_start="biased_l1" if rand_init is None or rand_init else "none",
             clip_grad=clip_grad,
             through_perturbation=True,
-            crossed_clip="min",
+            # Iterated steps check their own input, whatever sanity_checks says of the first.
+            crossed_clip="refuse" if nb_iter else "min",
         )
 
     @classmethod

@@ -92,7 +92,8 @@ def _size(x: Tensor) -> int:
 def _elementwise(function: Evaluate, *values: Any) -> Any:
     if not any(isinstance(v, list) for v in values):
         return None if any(v is None for v in values) else function(*values)
-    length = max((len(v) for v in values if isinstance(v, list)), key=lambda n: (n != 1, n))
+    # One list of length 1 fits any other, one of none too. torch 2.6 compiles no max with a key.
+    length = max([len(v) for v in values if isinstance(v, list) and len(v) != 1] or [1])
     columns = [v * length if isinstance(v, list) and len(v) == 1 else v for v in values]
     columns = [c if isinstance(c, list) else [c] * length for c in columns]
     return [_elementwise(function, *row) for row in zip(*columns, strict=True)]

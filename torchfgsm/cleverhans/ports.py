@@ -99,10 +99,12 @@ def check_range(x: Tensor, clip_min: Any, clip_max: Any, *, sanity_checks: bool)
     if not sanity_checks or clip_min is None:
         return
     x = x.detach()
-    if bool((x < clip_min).any()) or bool((x > clip_max).any()):
+    inside = (x >= clip_min) & (x <= clip_max)  # NaN is outside of every range
+    if bool((~inside).any()):
         raise ValueError(
-            f"x spans {float(x.min())} to {float(x.max())}, outside of clip_min={clip_min!r} and "
-            f"clip_max={clip_max!r}; pass sanity_checks=False to clip it"
+            f"x spans {float(x.min())} to {float(x.max())}, outside of clip_min="
+            f"{_shown(clip_min)} and clip_max={_shown(clip_max)}; pass sanity_checks=False to clip "
+            "it"
         )
 
 
@@ -115,15 +117,25 @@ def check_radius(
         ValueError: Where the originals raise AssertionError.
     """
     if bool(torch.as_tensor(eps_iter > eps).any()):
-        raise ValueError(f"eps_iter must be at most eps, got eps_iter={eps_iter} and eps={eps}")
-    if sanity_checks and norm == math.inf and clip_min is not None:
+        raise ValueError(
+            f"eps_iter must be at most eps, got eps_iter={_shown(eps_iter)} and eps={_shown(eps)}"
+        )
+    both = clip_min is not None and clip_max is not None  # one alone is refused with the input
+    if sanity_checks and norm == math.inf and both:
         # 1e-6 as in CleverHans 3: eps=.2 does not fit between .5 and .7 in floating point.
         room = torch.as_tensor(clip_max) - torch.as_tensor(clip_min) + 1e-6
         if bool((torch.as_tensor(eps) > room).any()):
             raise ValueError(
-                f"eps {eps} is larger than the range from {clip_min} to {clip_max}; pass "
-                "sanity_checks=False to allow it"
+                f"eps {_shown(eps)} is larger than the range from {_shown(clip_min)} to "
+                f"{_shown(clip_max)}; pass sanity_checks=False to allow it"
             )
+
+
+def _shown(value: Any) -> str:
+    """A number as it is, a tensor by its ends: a message is one line."""
+    if not getattr(value, "ndim", 0):
+        return str(value)
+    return f"[{float(value.min())} ... {float(value.max())}]"
 
 
 def norm_name(order: object, allowed: tuple[float, ...] = (math.inf, 1, 2)) -> str:

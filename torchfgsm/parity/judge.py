@@ -10,7 +10,7 @@ from torchfgsm.comparison import Comparison, compare
 from torchfgsm.judgement import compare_to_truth
 from torchfgsm.parity import functions
 from torchfgsm.parity.cases import Case, norm_of
-from torchfgsm.parity.data import Data
+from torchfgsm.parity.data import Array, Data
 from torchfgsm.parity.judge_perturbation import (
     FLOAT64_TOLERANCE,
     Arrays,
@@ -45,8 +45,7 @@ def judge(
     Returns:
         The verdict.
     """
-    compared = _COMPARED[case.kind]
-    theirs = {name: a for name, a in expected.items() if name.split("/")[0] in compared}
+    theirs = compared(case, expected)
     if case.kind == "function":
         return _judge_function(case, theirs, actual)
     if case.kind == "train":
@@ -56,6 +55,11 @@ def judge(
     if norm_of(case) == "l2":
         return judge_by_truth(case, data, expected, theirs, actual, in_float64)
     return judge_signs_first(case, data, expected, theirs, dict(actual), iterate, in_float64)
+
+
+def compared(case: Case, expected: Arrays) -> dict[str, Array]:
+    """Those of the original's arrays that are compared with the port's."""
+    return {name: a for name, a in expected.items() if name.split("/")[0] in _COMPARED[case.kind]}
 
 
 _COMPARED = {"perturb": ("adv",), "train": ("loss", "grad", "after"), "function": ("result",)}

@@ -85,7 +85,7 @@ class Originals:
 
         Returns:
             The original's arrays (see the workers), and for perturbations gradient64/<input> and
-            truth/<input> from the float64 judge; for iterated L-inf steps also every iterate
+            truth/<input> from the float64 judge; for iterated attacks in float32 every iterate
             (iterate/<k>/<input>) and both gradients where it was computed (gradient/<k>/<input>).
 
         Raises:
@@ -96,12 +96,12 @@ class Originals:
             return found
         if case.kind == "train":
             return found | self._training_truth(case, path, data)
-        gradient = self._judge(case, path, data, found.get("labels"))
+        gradient = self.gradient(case, path, data, found.get("labels"))
         x = {name: np.asarray(value, np.float64) for name, value in data.x.items()}
         found |= {f"gradient64/{name}": g for name, g in gradient(x, True).items()}
         truth = true_adversarial(case, data, gradient)
         found |= {f"truth/{name}": value for name, value in truth.items()}
-        if iterations(case) > 1 and norm_of(case) == "linf" and case.dtype == "float32":
+        if iterations(case) > 1 and case.dtype == "float32":
             found |= self._iterates(case, path, model, data, gradient)
         return found
 
@@ -117,10 +117,11 @@ class Originals:
 
     def _train(self, case: Case, path: Path, data: Data) -> dict[str, Array]:
         reply = self._call("train", case, path, data)
-        keep = {k: v for k, v in reply.arrays.items() if k.startswith(("grad/", "after/"))}
         _refuse_layer_losses(reply.values)
-        loss = np.asarray(reply.values["loss"], case.dtype)
-        return {"loss": loss, **_without_moving(case, keep)}
+        keep = {k: v for k, v in reply.arrays.items() if k.startswith(("grad/", "after/"))}
+        if case.library == "cleverhans3":
+            keep = {name: value for name, value in keep.items() if "moving_" not in name}
+        return {"loss": np.asarray(reply.values["loss"], case.dtype), **keep}
 
     def _call(self, method: str, case: Case, path: Path, data: Data) -> Reply:
         arrays = {**data.inputs(case.dtype), **data.labels(case), **data.extras(case)}
@@ -149,8 +150,8 @@ class Originals:
         )
         return dict(reply.arrays)
 
-    def _judge(self, case: Case, path: Path, data: Data, labels: Array | None) -> Gradient:
-        """The gradient of the attack's loss by the original model in float64."""
+    def gradient(self, case: Case, path: Path, data: Data, labels: Array | None) -> Gradient:
+        """The gradient of the attack's loss by the original model in float64, given its labels."""
         targets, loss = self._targets(case, path, data, labels)
         mean = case.library == "cleverhans-torch" or (
             case.library == "nsl" and case.loss.get("reduction") != "sum"
@@ -180,9 +181,6 @@ class Originals:
         NSL runs in float64 itself; CleverHans does not, and has the formula in its place, for
         attacks of one step.
         """
-        # NSL multiplies weights by float32 ones and compares masks with them; float64 fails there.
-        if any(name.startswith(("w", "feature_mask/")) for name in data.extras(case)):
-            return {}
         if case.library == "nsl":
             reply = self._call("train", replace(case, dtype="float64"), path, data)
             found = {"loss": np.asarray(reply.values["loss"]), **reply.arrays}
@@ -259,12 +257,6 @@ def _refuse_layer_losses(values: dict[str, Any]) -> None:
             f"the model's layers add a loss of {rest:.6g} (regularizers), which a converted model "
             "does not have: add it to the port's loss yourself"
         )
-
-
-def _without_moving(case: Case, arrays: dict[str, Array]) -> dict[str, Array]:
-    if case.library != "cleverhans3":
-        return arrays
-    return {name: value for name, value in arrays.items() if "moving_" not in name}
 
 
 def _perturb_cleverhans_torch(

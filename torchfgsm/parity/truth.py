@@ -40,7 +40,7 @@ def iterate_nsl(case: Case, data: Data, x0: Inputs, gradient: Gradient) -> Input
     extras, norm, x = data.extras(case), norm_of(case), dict(x0)
     step = case.params.get("adv_step_size", 0.001)
     radius = case.params.get("pgd_epsilon")
-    for turn in range(case.params.get("pgd_iterations", 1)):
+    for turn in range(max(1, case.params.get("pgd_iterations", 1))):
         grads = {
             name: g * extras.get(f"feature_mask/{name}", 1.0)
             for name, g in gradient(x, turn == 0).items()
@@ -57,14 +57,14 @@ def iterate_nsl(case: Case, data: Data, x0: Inputs, gradient: Gradient) -> Input
 
 
 def iterate_cleverhans(case: Case, data: Data, x0: Inputs, gradient: Gradient) -> Inputs:
-    """FGM: one step, clipped. PGD: step, clip, project, clip."""
+    """FGM: one step, clipped. PGD: clip; step, clip, project, clip."""
     extras, norm, params = data.extras(case), norm_of(case), case.params
     low = extras.get("clip_min", params.get("clip_min", -np.inf))
     high = extras.get("clip_max", params.get("clip_max", np.inf))
     eps, iterations = params.get("eps", 0.3), params.get("nb_iter")
     step = eps if iterations is None else params["eps_iter"]
     ((name, origin),) = x0.items()
-    x = origin
+    x = origin if iterations is None else np.clip(origin, low, high)
     for _ in range(1 if iterations is None else iterations):
         grad = gradient({name: x}, True)[name]
         if params.get("clip_grad"):

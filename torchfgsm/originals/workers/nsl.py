@@ -184,7 +184,8 @@ def _wrapped(loaded, params, arrays):
     batch = dict(inputs.values())
     batch.update({f"label_{i}": value for i, value in enumerate(labels)})
     if "w" in arrays:
-        batch[_WEIGHT] = keras_models.cast(arrays["w"], dtype)
+        # NSL multiplies them by float32 ones; the loss casts the product to its own type.
+        batch[_WEIGHT] = keras_models.cast(arrays["w"], "float32")
     options = dict(params.get("params") or {})
     multiplier = {"multiplier": options.pop("multiplier")} if "multiplier" in options else {}
     neighbor = original.configs.AdvNeighborConfig(**options, **_per_feature(arrays, inputs, dtype))
@@ -194,6 +195,8 @@ def _wrapped(loaded, params, arrays):
         sample_weight_key=_WEIGHT if "w" in arrays else None,
         adv_config=original.configs.AdvRegConfig(**multiplier, adv_neighbor_config=neighbor),
     )
+    if dtype == "float64":
+        wrapper._autocast = False  # or Keras would cast the weights
     losses = keras_models.keras_losses(params, len(labels))
     wrapper.compile(optimizer="sgd", loss=losses if len(losses) > 1 else losses[0])
     return wrapper, batch, inputs
@@ -203,11 +206,13 @@ def _per_feature(arrays, inputs, dtype):
     """Masks and bounds that came as arrays, by the model's names of the inputs."""
     found = {}
     for option in _PER_FEATURE:
+        # NSL compares a mask with float32 numbers; TensorFlow casts an array to the features' type.
+        type_ = "float32" if option == "feature_mask" else dtype
         if option in arrays:
-            found[option] = keras_models.cast(arrays[option], dtype)
+            found[option] = keras_models.cast(arrays[option], type_)
         parts = keras_models.select(arrays, option)
         if parts:
-            found[option] = {inputs[k][0]: keras_models.cast(v, dtype) for k, v in parts.items()}
+            found[option] = {inputs[k][0]: keras_models.cast(v, type_) for k, v in parts.items()}
     return found
 
 
