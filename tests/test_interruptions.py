@@ -81,16 +81,6 @@ class Place:
 
 
 @pytest.fixture
-def default_signals() -> Iterator[None]:
-    """Every signal ends the process, those too that `nohup` lets it ignore."""
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in SAYS}
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, default_signals: None) -> Place:
     made = Place(tmp_path, str(tmp_path))
     monkeypatch.setenv(MARK, made.mark)

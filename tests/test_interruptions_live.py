@@ -36,7 +36,7 @@ STEPS = [
     ("demo", "digits-two-inputs: ", signal.SIGINT),
     ("demo", "nsl / ", signal.SIGTERM),
 ]
-pytestmark = [pytest.mark.slow, pytest.mark.live]
+pytestmark = [pytest.mark.slow, pytest.mark.live, pytest.mark.usefixtures("default_signals")]
 
 
 @pytest.fixture(scope="module")
