@@ -87,6 +87,8 @@ def test_squared_errors_are_averaged_over_the_last_dimension() -> None:
     torch.testing.assert_close(found, torch.tensor([[14 / 3, 12.0]]))
 
 
+# torch 2.6's compiler does what its own autograd warns of.
+@pytest.mark.filterwarnings("ignore:.* should not be instantiated:DeprecationWarning")
 def test_labels_are_not_looked_at_while_compiling() -> None:
     logits, labels = torch.randn(4, 3), torch.tensor([0, 1, 2, 2])
     loss = SparseCategoricalCrossentropy(from_logits=True)
