@@ -18,11 +18,11 @@ from benchmarks import difference_measures as measures
 from benchmarks import difference_training as training
 from benchmarks import digits
 from benchmarks.difference_measures import Bench, Measured
+from benchmarks.marked_block import with_block
 from torchfgsm import __version__
 
 CSV = Path(__file__).parent / "results" / "differences.csv"
 README = Path(__file__).parent.parent / "README.md"
-_BEGIN, _END = "<!-- differences:begin -->", "<!-- differences:end -->"
 _HEADINGS = (
     "difference",
     "NSL 1.4.0",
@@ -231,19 +231,6 @@ def _shown(row: Mapping[str, str]) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.2g}"
 
 
-def with_table(readme: str, block: str) -> str:
-    """The README with the text between the markers replaced.
-
-    Raises:
-        ValueError: The markers are not there.
-    """
-    before, begin, rest = readme.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
-    if not begin or not end:
-        raise ValueError(f"expected the markers {_BEGIN} and {_END} in the README")
-    return f"{before}{_BEGIN}\n{block}\n{_END}{after}"
-
-
 def write_csv(rows: Rows) -> None:
     """Writes the rows, the old ones are gone."""
     CSV.parent.mkdir(exist_ok=True)
@@ -266,14 +253,14 @@ def main(argv: Iterable[str] | None = None) -> int:
     arguments = parser.parse_args(None if argv is None else list(argv))
     readme = README.read_text(encoding="utf-8")
     if arguments.check:
-        if with_table(readme, table(read_csv())) == readme:
+        if with_block(readme, "differences", table(read_csv())) == readme:
             return 0
         print("the README's table is not that of the CSV: run `make bench`", file=sys.stderr)
         return 1
     data = digits.load()
     rows = measure(Bench(digits.trained_cnn(data), data.x, data.y))
     write_csv(rows)
-    README.write_text(with_table(readme, table(rows)), encoding="utf-8")
+    README.write_text(with_block(readme, "differences", table(rows)), encoding="utf-8")
     print(table(rows))
     return 0
 

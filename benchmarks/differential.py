@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,13 @@ from benchmarks.differential_rules import (
 )
 from benchmarks.differential_runs import Runner
 from benchmarks.differential_shrinking import shrunk
+from benchmarks.marked_block import with_block
 from benchmarks.rows import device_name
 from torchfgsm import __version__
 from torchfgsm.parity.cases import Case, norm_of
 
 ROWS = Path(__file__).parent / "results" / "differential.csv"
 PAGE = Path(__file__).parent.parent / "docs" / "parity.md"
-BEGIN, END = "<!-- differential:begin -->", "<!-- differential:end -->"
 PER_MODEL = 25
 _COLUMNS = (*COMPARED, REFUSED, FAULT, STRICT)
 
@@ -106,7 +107,7 @@ def drawn(runner: Runner, number: int) -> Draw:
 
 
 def _show(seed: int, number: int) -> int:
-    with tempfile.TemporaryDirectory() as folder, Runner(Path(folder), seed) as runner:
+    with tempfile.TemporaryDirectory() as folder, closing(Runner(Path(folder), seed)) as runner:
         (found,) = outcomes(runner, [number])
         print(drawn(runner, number).text)
         print(report(found, runner))
@@ -129,7 +130,7 @@ def _measure(seed: int, count: int) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # models of a few numbers gain nothing from a second one
     try:
-        with tempfile.TemporaryDirectory() as folder, Runner(Path(folder), seed) as runner:
+        with tempfile.TemporaryDirectory() as folder, closing(Runner(Path(folder), seed)) as runner:
             for found in outcomes(runner, range(count)):
                 key = _key(found)
                 counts[key] += 1
@@ -200,9 +201,7 @@ def table(rows: list[dict[str, str]]) -> str:
 
 def in_page(block: str) -> str:
     """The page with the table in its place."""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    return f"{before}{BEGIN}\n{block}\n{END}{after}"
+    return with_block(PAGE.read_text(encoding="utf-8"), "differential", block)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from benchmarks.conversion_twins import Array
 from benchmarks.differential_draws import Draw
 from torchfgsm.comparison import Difference
 from torchfgsm.parity.cases import Case, norm_of
+from torchfgsm.parity.judge_perturbation import per_example
 from torchfgsm.parity.originals_side import iterations
 from torchfgsm.parity.verdict import Verdict
 
@@ -66,11 +67,11 @@ def noise_alone(
     for name, gradient in expected.items():
         if name.startswith("gradient/"):
             true = expected[name.replace("gradient/", "gradient64/", 1)]
-            noisy = noisy | (_largest(gradient - true) >= _largest(true))
+            noisy = noisy | (per_example(gradient - true) >= per_example(true))
     some = False
     for name, array in ours.items():
         right = _right(expected, exact, name)
-        differs = _largest(array - expected[name]) > _ROUNDING
+        differs = per_example(array - expected[name]) > _ROUNDING
         if (differs & ~(noisy & right)).any():
             return False
         some = some or bool(differs.any())
@@ -112,11 +113,6 @@ def close(
         np.allclose(array[rows], ours[name][rows], rtol=1e-5, atol=1e-6, equal_nan=True)
         for name, array in expected.items()
     )
-
-
-def _largest(array: Array) -> Array:
-    found: Array = np.abs(array).reshape(len(array), -1).max(axis=1)
-    return found
 
 
 def refused(draw: Draw, ours: Exception | None, theirs: Exception | None) -> Outcome:
@@ -216,4 +212,5 @@ def near_noise(
 
 def _right(expected: Mapping[str, Array], exact: Mapping[str, Array], name: str) -> Array:
     """In which examples the port in float64 gives the float64 value."""
-    return _largest(exact[name] - expected[name.replace("adv/", "truth/", 1)]) <= FORMULA_TOLERANCE
+    true = expected[name.replace("adv/", "truth/", 1)]
+    return per_example(exact[name] - true) <= FORMULA_TOLERANCE

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -32,20 +31,17 @@ from benchmarks.differential_rules import (
     refused,
     unclipped,
 )
+from torchfgsm.originals import LIBRARIES
 from torchfgsm.originals.process import Reply, Worker, WorkerError
 from torchfgsm.parity import port
-from torchfgsm.parity.cases import Case
+from torchfgsm.parity.cases import Case, norm_of
 from torchfgsm.parity.judge import compared, judge
 from torchfgsm.parity.judge_perturbation import judge_float64
-from torchfgsm.parity.originals_side import Originals, up_to
+from torchfgsm.parity.originals_side import Originals, iterations, up_to
 from torchfgsm.parity.truth import true_adversarial
 
 WORKER = Path(__file__).parent / "differential_worker.py"
-ENVIRONMENTS = {
-    "nsl": "tensorflow-2.15",
-    "cleverhans-tf2": "tensorflow-2.15",
-    "cleverhans3": "cleverhans-3",
-}
+ENVIRONMENTS = {library: environment for library, (environment, _) in LIBRARIES.items()}
 _NEARBY = 8
 _STEEP_TOLERANCE = 1e-6
 # Of an original's process itself, not of its library.
@@ -85,7 +81,7 @@ class Together(Originals):
 
 
 class Runner:
-    """The originals, one process for each TensorFlow, and the drawn models; a context manager.
+    """The originals, one process for each TensorFlow, and the drawn models, until it is closed.
 
     Args:
         folder: Where the Keras models are kept.
@@ -103,17 +99,6 @@ class Runner:
             raise
         self.originals = Together(self.workers)
         self._models: dict[int, tuple[Architecture, Drawn]] = {}
-
-    def __enter__(self) -> Runner:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Ends the processes."""
@@ -150,19 +135,19 @@ class Runner:
         model = Probabilities(logits).eval() if case.output == "probabilities" else logits
         path = self._path(draw.model, case.output)
         ours, refusal = _tried(lambda: port.run_port(case, model, batch))
-        theirs, fault = _tried(lambda: self.originals.result(case, path, model, batch))
-        if ours is None or theirs is None:
+        result, fault = _tried(lambda: self.originals.result(case, path, model, batch))
+        if ours is None or result is None:
             found = refused(draw, refusal, fault)
             checked = found.word == FAULT and case.kind == "perturb" and not batch.extreme
             return self._by_formula(found, path, model) if checked else found
-        theirs = compared(case, theirs)
+        theirs = compared(case, result)
         if _equal(theirs, ours):
             return Outcome(draw, SAME)
         if unclipped(case) and _equal(clipped(case, theirs), ours):
             return Outcome(draw, FAULT, "a step of length 0 leaves the input beyond its bounds")
         if batch.extreme:
             return self._extreme(draw, theirs, ours)
-        expected = self.originals.run(case, path, model, batch)
+        expected = result | self.originals.judges(case, path, model, batch, result)
 
         def iterate(turns: int) -> Mapping[str, Array]:
             return port.run_port(up_to(case, turns), model, batch)
@@ -179,6 +164,9 @@ class Runner:
             noise = self._nearby(draw, path, model)
             alone = noise_in_training(expected, ours, exact, noise)
         else:
+            if iterations(case) > 1 and norm_of(case) != "linf":  # else they are there already
+                gradient = self.originals.gradient(case, path, batch, result.get("labels"))
+                expected |= self.originals.iterates(case, path, model, batch, gradient)
             alone = noise_alone(expected, ours, exact)
             found = near_noise(found, verdict, expected, exact)
         return replace(found, word=ALONE) if alone else found

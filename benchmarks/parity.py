@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import peers
+from benchmarks.marked_block import with_block
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +33,6 @@ RESULTS = Path(__file__).parent / "results"
 ROWS = RESULTS / "parity.csv"
 PLOT = RESULTS / "parity.png"
 README = Path(__file__).parent.parent / "README.md"
-BEGIN, END = "<!-- parity:begin -->", "<!-- parity:end -->"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -185,10 +185,7 @@ def table(rows: list[dict[str, str]]) -> str:
 
 
 def _in_readme(block: str) -> str:
-    text = README.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{block}\n{END}{after}"
+    return with_block(README.read_text(), "parity", block)
 
 
 def plot(rows: list[dict[str, str]]) -> None:

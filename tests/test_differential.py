@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ SEED = 1
 
 @pytest.fixture(scope="module")
 def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    with Runner(tmp_path_factory.mktemp("differential"), SEED) as running:
+    with closing(Runner(tmp_path_factory.mktemp("differential"), SEED)) as running:
         yield running
 
 
@@ -65,7 +66,7 @@ def test_100_draws_agree(runner: Runner) -> None:
 @live
 @pytest.mark.slow
 def test_2000_draws_agree(tmp_path: Path) -> None:
-    with Runner(tmp_path, seed=2) as running:
+    with closing(Runner(tmp_path, seed=2)) as running:
         agree(running, range(2000))
 
 

@@ -22,7 +22,7 @@ from torchfgsm.comparison import compare
 from torchfgsm.configuration import LIBRARIES, Configuration
 from torchfgsm.originals.process import Worker
 from torchfgsm.parity import port
-from torchfgsm.parity.cases import Case
+from torchfgsm.parity.cases import NSL_WORDS, NUMPY_ORDERS, Case
 from torchfgsm.parity.data import Array, Data
 from torchfgsm.parity.judge import judge
 from torchfgsm.parity.originals_side import Originals
@@ -31,8 +31,6 @@ from torchfgsm.translation import Translation, translate
 
 WORKER = Path(__file__).parent / "translation_worker.py"
 _LENGTHS = {"linf": 0.1, "l2": 0.5, "l1": 1.0}
-_WORDS = {"linf": "infinity", "l2": "l2", "l1": "l1"}
-_ORDERS = {"linf": np.inf, "l2": 2, "l1": 1}
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def drawn(rng: random.Random) -> Drawn:
 
 def _nsl(rng: random.Random, norm: str, length: float, to: str) -> Drawn:
     options: dict[str, Any] = {
-        "adv_grad_norm": _WORDS[norm],
+        "adv_grad_norm": NSL_WORDS[norm],
         "adv_step_size": length * rng.choice([1, 1, 1, -1]),
         "reduction": rng.choice(["mean", "sum"]),
     }
@@ -92,7 +90,7 @@ def _nsl(rng: random.Random, norm: str, length: float, to: str) -> Drawn:
 
 
 def _cleverhans(rng: random.Random, library: str, norm: str, length: float, to: str) -> Drawn:
-    options: dict[str, Any] = {"ord" if library == "cleverhans3" else "norm": _ORDERS[norm]}
+    options: dict[str, Any] = {"ord" if library == "cleverhans3" else "norm": NUMPY_ORDERS[norm]}
     sign = 1 if library == "cleverhans-torch" else rng.choice([1, 1, 1, -1])
     if norm != "l1" and rng.random() < 0.5:
         options |= {"eps": length * rng.choice([1, 1.5, 3]), "eps_iter": length * sign}
@@ -217,7 +215,8 @@ class Side:
         """The verdict on a translation of what is drawn, which does not start at random."""
         case = case_of(drawn)
         actual = self.perturbed(drawn, translation)
-        expected = self.originals.result(case, self.path, self.model, self.data)
+        on = self.path, self.model, self.data
+        expected = self.originals.result(case, *on)
         theirs = {name: expected[name] for name in actual}
         if all(np.array_equal(theirs[name], actual[name]) for name in actual):
             return Verdict(case, compare(theirs, actual, title=case.name), "the same bits")
@@ -232,7 +231,7 @@ class Side:
             data = _Rounded(self.data.x, self.data.y, self.data.classes)
             return port.run_port(replace(case, dtype="float64"), self.model, data)
 
-        expected = self.originals.run(case, self.path, self.model, self.data)
+        expected |= self.originals.judges(case, *on, expected)
         return judge(case, self.data, expected, actual, iterate, in_float64)
 
 

@@ -98,9 +98,9 @@ def _excuse_luck(
     exact = in_float64()
     excused, count = {}, 0
     for key, original in theirs.items():
-        far, near = (_per_example(side - truth[key]) for side in (ours[key], original))
+        far, near = (per_example(side - truth[key]) for side in (ours[key], original))
         beyond = far > 4 * near + slack
-        right = _per_example(exact[key] - truth[key]) <= _LUCK_TOLERANCE
+        right = per_example(exact[key] - truth[key]) <= _LUCK_TOLERANCE
         excusable = beyond & right & (far <= 4 * near.max() + slack)
         if excusable.sum() <= max(1, len(far) // 100):
             count = max(count, int(excusable.sum()))
@@ -111,7 +111,8 @@ def _excuse_luck(
     return compare_to_truth(theirs, excused, truth, slack=slack), count
 
 
-def _per_example(array: Array) -> Array:
+def per_example(array: Array) -> Array:
+    """The largest absolute entry of each example."""
     found: Array = np.abs(array).reshape(len(array), -1).max(axis=1)
     return found
 

@@ -85,25 +85,31 @@ class Originals:
 
         Returns:
             The original's arrays (see the workers), and for perturbations gradient64/<input> and
-            truth/<input> from the float64 judge; for iterated attacks in float32 every iterate
+            truth/<input> from the float64 judge; for iterated L-inf steps in float32 every iterate
             (iterate/<k>/<input>) and both gradients where it was computed (gradient/<k>/<input>).
 
         Raises:
             WorkerError: The original failed.
         """
         found = self.result(case, path, model, data)
+        return found | self.judges(case, path, model, data, found)
+
+    def judges(
+        self, case: Case, path: Path, model: nn.Module, data: Data, found: dict[str, Array]
+    ) -> dict[str, Array]:
+        """What judges a result of a case; see `run`."""
         if case.kind == "function":
-            return found
+            return {}
         if case.kind == "train":
-            return found | self._training_truth(case, path, data)
+            return self._training_truth(case, path, data)
         gradient = self.gradient(case, path, data, found.get("labels"))
         x = {name: np.asarray(value, np.float64) for name, value in data.x.items()}
-        found |= {f"gradient64/{name}": g for name, g in gradient(x, True).items()}
+        judges = {f"gradient64/{name}": g for name, g in gradient(x, True).items()}
         truth = true_adversarial(case, data, gradient)
-        found |= {f"truth/{name}": value for name, value in truth.items()}
-        if iterations(case) > 1 and case.dtype == "float32":
-            found |= self._iterates(case, path, model, data, gradient)
-        return found
+        judges |= {f"truth/{name}": value for name, value in truth.items()}
+        if iterations(case) > 1 and norm_of(case) == "linf" and case.dtype == "float32":
+            judges |= self.iterates(case, path, model, data, gradient)
+        return judges
 
     def result(self, case: Case, path: Path, model: nn.Module, data: Data) -> dict[str, Array]:
         """What the original alone gives for a case; see `run`."""
@@ -222,7 +228,7 @@ class Originals:
         )
         return np.argmax(reply.arrays["logits"], axis=1), loss
 
-    def _iterates(
+    def iterates(
         self, case: Case, path: Path, model: nn.Module, data: Data, gradient: Gradient
     ) -> dict[str, Array]:
         """Every iterate of a PGD case, and both gradients at the one before it."""
