@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,17 +11,18 @@ from typing import Any
 
 import torch
 from hypothesis import strategies as st
+from layouts import LAYOUTS, laid_out
 from torch import Tensor
+from toy_models import ORDERS
 
 from torchfgsm import Recipe
+from torchfgsm.parity.cases import NSL_WORDS
 
 NORMS = ("linf", "l2", "l1")
-ORDERS = {"linf": math.inf, "l2": 2.0, "l1": 1.0}
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 FINITE = ("normal", "tied", "zero", "subnormal", "tiny", "huge", "mixed")
 NONFINITE = ("one NaN", "all NaN", "one inf", "all inf", "both")
-LAYOUTS = ("contiguous", "channels_last", "sliced", "transposed", "expanded")
-_NSL_WORDS = {"linf": "infinity", "l2": "l2", "l1": "l1"}
+EXPANDED = "expanded"  # all examples share the memory of the first
 
 
 def _native(norm: str, length: float, turns: int, clip: tuple[float, float] | None) -> Recipe:
@@ -31,7 +33,7 @@ def _native(norm: str, length: float, turns: int, clip: tuple[float, float] | No
 
 def _nsl(norm: str, length: float, turns: int, clip: tuple[float, float] | None) -> Recipe:
     iterated = {"pgd_iterations": turns, "pgd_epsilon": length} if turns > 1 else {}
-    return Recipe.nsl(length, _NSL_WORDS[norm], *(clip or (None, None)), **iterated)  # type: ignore[arg-type]
+    return Recipe.nsl(length, NSL_WORDS[norm], *(clip or (None, None)), **iterated)  # type: ignore[arg-type]
 
 
 def _cleverhans(preset: Callable[..., Recipe], word: str) -> Callable[..., Recipe]:
@@ -78,8 +80,6 @@ class Drawn:
         turns: Number of steps.
         clip: Whether inputs are clipped to their range.
         seed: Of all values.
-        xs: The features, made from the above.
-        grads: Their gradients, likewise.
     """
 
     preset: str
@@ -94,8 +94,6 @@ class Drawn:
     turns: int
     clip: bool
     seed: int
-    xs: Sequence[Tensor] = dataclasses.field(init=False, compare=False, repr=False)
-    grads: Sequence[Tensor] = dataclasses.field(init=False, compare=False, repr=False)
 
     @property
     def recipe(self) -> Recipe:
@@ -111,18 +109,28 @@ class Drawn:
     def features(self) -> int:
         return 1 if self.structure == "tensor" else 2
 
-    def __post_init__(self) -> None:
+    @functools.cached_property
+    def _values(self) -> tuple[list[Tensor], list[Tensor]]:
         generator = torch.Generator().manual_seed(self.seed)
-        n = len(self.rows)
-        xs, grads = [], []
+        xs: list[Tensor] = []
+        grads: list[Tensor] = []
         for shape in self.shapes[: self.features]:
-            uniform = torch.rand(n, *shape, generator=generator, dtype=torch.float64)
+            uniform = torch.rand(len(self.rows), *shape, generator=generator, dtype=torch.float64)
             x = ((2 * uniform - 1) * self.scale).to(self.dtype)
             rows = [hostile(kind, shape, self.dtype, generator) for kind in self.rows]
-            xs.append(laid_out(x, self.layouts[0]))
-            grads.append(laid_out(torch.stack(rows), self.layouts[1]))
-        object.__setattr__(self, "xs", xs)
-        object.__setattr__(self, "grads", grads)
+            xs.append(_laid_out(x, self.layouts[0]))
+            grads.append(_laid_out(torch.stack(rows), self.layouts[1]))
+        return xs, grads
+
+    @property
+    def xs(self) -> list[Tensor]:
+        """The features."""
+        return self._values[0]
+
+    @property
+    def grads(self) -> list[Tensor]:
+        """Their gradients."""
+        return self._values[1]
 
     def put(self, tensors: Sequence[Tensor]) -> Any:
         """The tensors in the structure of the input."""
@@ -165,30 +173,22 @@ def hostile(
     return row
 
 
-def laid_out(tensor: Tensor, layout: str) -> Tensor:
-    """The same values with other strides, where the shape has a tensor of that kind."""
-    if layout == "channels_last" and tensor.dim() == 4:
-        return tensor.contiguous(memory_format=torch.channels_last)
-    if layout == "sliced":
-        wide = torch.full((*tensor.shape[:-1], 2 * tensor.shape[-1]), math.nan, dtype=tensor.dtype)
-        wide[..., ::2] = tensor
-        return wide[..., ::2]
-    if layout == "transposed":
-        return tensor.transpose(0, -1).contiguous().transpose(0, -1)
-    if layout == "expanded":  # all examples share the memory of the first
+def _laid_out(tensor: Tensor, layout: str) -> Tensor:
+    if layout == EXPANDED:
         return tensor[:1].expand(tensor.shape)
-    return tensor
+    return laid_out(tensor, layout)
 
 
 def draws(kinds: Sequence[str], **fixed: Any) -> st.SearchStrategy[Drawn]:
     shape = st.lists(st.sampled_from((1, 2, 3, 5)), max_size=3).map(tuple)
+    layout = st.sampled_from((*LAYOUTS, EXPANDED))
     fields: dict[str, Any] = {
         "preset": st.sampled_from(sorted(PRESETS)),
         "norm": st.sampled_from(NORMS),
         "dtype": st.sampled_from(DTYPES),
         "structure": st.sampled_from(("tensor", "dict", "list")),
         "shapes": st.tuples(shape, shape),
-        "layouts": st.tuples(st.sampled_from(LAYOUTS), st.sampled_from(LAYOUTS)),
+        "layouts": st.tuples(layout, layout),
         "rows": st.lists(st.sampled_from(kinds), min_size=1, max_size=5).map(tuple),
         "scale": st.sampled_from((1.0, 0.001, 255.0, 30000.0)),
         "length": st.sampled_from((0.0, 1.0)) | st.floats(2.0**-10, 8.0),

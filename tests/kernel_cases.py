@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from layouts import LAYOUTS, laid_out
 from torch import Tensor
 
 from torchfgsm import reference
@@ -37,7 +38,6 @@ SHAPES = (
     (1, 80001),
 )
 BEYOND_THE_CHIP = (1, 320000)
-LAYOUTS = ("contiguous", "channels_last", "sliced", "transposed", "batch moved", "misaligned")
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,8 @@ def _one(
     layout = pick.choice(LAYOUTS) if pick.random() < 0.4 else "contiguous"
     if plain and pick.random() < 0.2:
         layout = "misaligned"
-    x = _laid_out(uniform(*shape).to(dtype), layout)
-    grad = _laid_out(_gradient(generator, dtype, shape, pick.random() < 0.5), layout)
+    x = laid_out(uniform(*shape).to(dtype), layout)
+    grad = laid_out(_gradient(generator, dtype, shape, pick.random() < 0.5), layout)
     if pick.random() < 0.2:
         grad = grad.contiguous()
     x.flatten()[::5].zero_()  # entries at the bounds, for clip_grad
@@ -168,7 +168,7 @@ def _one(
         return (x, grad, x), numbers, tensors
     origin = x
     if pick.random() < 0.6:
-        origin = _laid_out((x + 0.1 * (uniform(*shape) - 0.5)).to(dtype), layout)
+        origin = laid_out((x + 0.1 * (uniform(*shape) - 0.5)).to(dtype), layout)
     for place, (scale, offset) in enumerate(((0.2, 0), (0.2, 0.01), (0.4, 0), (0.7, 0.3), (1, 0))):
         if pick.random() < 0.4 and (place != 1 or ball):
             sizes = pick.choice(_operand_shapes(shape, by_element or place != 1))
@@ -216,23 +216,6 @@ def _gradient(
         elif kind == 8:
             row *= info.tiny
     return grad.clamp(-info.max, info.max).where(grad.isfinite(), grad).to(dtype)
-
-
-def _laid_out(tensor: Tensor, layout: str) -> Tensor:
-    """The same values with other strides; contiguous where the layout needs more dimensions."""
-    if layout == "misaligned":
-        room = torch.zeros(tensor.numel() + 1, dtype=tensor.dtype)
-        return room[1:].reshape(tensor.shape).copy_(tensor)
-    if layout == "sliced":
-        room = torch.zeros(*tensor.shape[:-1], 2 * tensor.shape[-1], dtype=tensor.dtype)
-        return room[..., ::2].copy_(tensor)
-    if tensor.dim() >= 2 and layout == "batch moved":
-        return tensor.transpose(0, 1).contiguous().transpose(0, 1)
-    if tensor.dim() == 4 and layout == "channels_last":
-        return tensor.contiguous(memory_format=torch.channels_last)
-    if tensor.dim() == 4 and layout == "transposed":
-        return tensor.transpose(2, 3).contiguous().transpose(2, 3)
-    return tensor.contiguous()
 
 
 def difference(case: Case, found: list[Tensor], expected: list[Tensor]) -> str | None:

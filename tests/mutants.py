@@ -34,9 +34,6 @@ class Mutant:
         return self.module, self.change
 
 
-Change = tuple[ast.AST, Callable[[], ast.AST | None]]
-
-
 def _expressions(node: ast.AST) -> Iterator[Callable[[], ast.AST]]:
     """What may stand in an expression's place."""
     match node:

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 import torch
-from hostile_numbers import DTYPES, FINITE, NONFINITE, ORDERS, Drawn, draws, hostile
+from hostile_numbers import DTYPES, FINITE, NONFINITE, Drawn, draws, hostile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from toy_models import NeverCalled
+from toy_models import ORDERS, NeverCalled
 
-from torchfgsm import attack, fgsm, perturb
+from torchfgsm import Recipe, attack, fgsm, perturb
 from torchfgsm.call import Call
 from torchfgsm.engine import run
 from torchfgsm.features import Features
@@ -38,11 +38,17 @@ bounded = settings(
 )
 
 
-def moved(drawn: Drawn, xs: Sequence[Tensor], grads: Sequence[Tensor]) -> list[Tensor]:
+def moved(
+    drawn: Drawn,
+    xs: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    recipe: Recipe | None = None,
+    generator: torch.Generator | None = None,
+) -> list[Tensor]:
     """The adversarial features for gradients that are the same at every turn."""
-    features = Features.take_apart(drawn.put(xs))
-    call = Call.of(drawn.recipe, features)
-    return run(features, lambda turn, tensors: list(grads), drawn.recipe, call)
+    recipe, features = recipe or drawn.recipe, Features.take_apart(drawn.put(xs))
+    call = Call.of(recipe, features, generator=generator)
+    return run(features, lambda turn, tensors: list(grads), recipe, call)
 
 
 def groups(drawn: Drawn, tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -150,10 +156,7 @@ def test_two_runs_have_the_same_bits_whatever_the_layout(drawn: Drawn, random_st
     before = [x.clone() for x in drawn.xs]
 
     def once(xs: Sequence[Tensor], grads: Sequence[Tensor]) -> list[Tensor]:
-        features = Features.take_apart(drawn.put(xs))
-        generator = torch.Generator().manual_seed(drawn.seed)
-        call = Call.of(recipe, features, generator=generator)
-        return run(features, lambda turn, tensors: list(grads), recipe, call)
+        return moved(drawn, xs, grads, recipe, torch.Generator().manual_seed(drawn.seed))
 
     first, second = once(drawn.xs, drawn.grads), once(drawn.xs, drawn.grads)
     plain = once([x.contiguous() for x in before], [g.contiguous() for g in drawn.grads])

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from layouts import laid_out
 from torch import Tensor
 from toy_models import Linear, noise, score, size_of
 
@@ -179,19 +180,6 @@ def test_half_precision_reduces_in_float32(dtype: torch.dtype) -> None:
 # The same bits
 
 
-def strided(x: Tensor) -> dict[str, Tensor]:
-    """Tensors (N, C, H, W) with equal values and other strides."""
-    wide = torch.zeros(*x.shape[:-1], x.shape[-1] * 2, dtype=x.dtype)
-    wide[..., ::2] = x
-    moved = torch.empty(x.shape[1], x.shape[0], *x.shape[2:], dtype=x.dtype).transpose(0, 1)
-    return {
-        "channels_last": x.contiguous(memory_format=torch.channels_last),
-        "sliced": wide[..., ::2],
-        "transposed": x.transpose(2, 3).contiguous().transpose(2, 3),
-        "batch moved": moved.copy_(x),
-    }
-
-
 @pytest.mark.parametrize("kind", ["channels_last", "sliced", "transposed", "batch moved"])
 @pytest.mark.parametrize("guard", [0.0, GUARD])
 @pytest.mark.parametrize("norm", NORMS)
@@ -199,7 +187,7 @@ def test_direction_has_the_same_bits_whatever_the_strides(
     norm: str, guard: float, kind: str
 ) -> None:
     grad = noise(5, 3, 7, 9)
-    other = strided(grad)[kind]
+    other = laid_out(grad, kind)
     assert not other.is_contiguous()
     assert torch.equal(one(other, norm, guard=guard), one(grad, norm, guard=guard))
 
@@ -208,7 +196,7 @@ def test_direction_has_the_same_bits_whatever_the_strides(
 @pytest.mark.parametrize("norm", NORMS)
 def test_projection_has_the_same_bits_whatever_the_strides(norm: str, kind: str) -> None:
     delta = noise(5, 3, 7, 9)
-    (found,) = norms.project([strided(delta)[kind]], [0.5], norm)
+    (found,) = norms.project([laid_out(delta, kind)], [0.5], norm)
     assert torch.equal(found, norms.project([delta], [0.5], norm)[0])
 
 
