@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from torchfgsm.converters.annotation import Annotation, Weight
 from torchfgsm.converters.errors import ConversionError
 from torchfgsm.converters.heads import Head
 from torchfgsm.converters.input_checks import described, ordered_inputs
+from torchfgsm.output_form import OutputForm
 
 Output = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 
@@ -105,6 +106,18 @@ class ConvertedModel(nn.Module):
         """The floating dtype in which the model computes."""
         held = _floating_dtype([*self.weights.parameters(), *self.weights.buffers()])
         return held or getattr(torch, self.annotation.outputs[0].dtype)
+
+    @property
+    def output_form(self) -> OutputForm | None:
+        """What the one output holds and where its classes are; None of several outputs."""
+        if self.annotation.structure != "single":
+            return None
+        (head,) = self.found_heads
+        names: dict[str | None, Literal["softmax", "sigmoid"]]
+        names = {"Softmax": "softmax", "Sigmoid": "sigmoid"}
+        if head.probabilities or (head.kind and self.keep_head):
+            return OutputForm("probabilities", names.get(head.kind), head.axis)
+        return OutputForm("logits" if head.kind else "unknown", names.get(head.kind), head.axis)
 
     def weight_names(self) -> dict[str, Weight]:
         """Returns the Keras weights by their names here, without the leading "weights."."""
