@@ -44,7 +44,8 @@ _FLOOR = 1e-4
 """Gradients below this share of the largest one are compared as if they were that large."""
 _UNDERFLOW = 2.0**-100
 """Float32 results below this may have lost digits on the way, in numbers too small to have all."""
-_ROUNDING = UNITS * 2.0**-23
+ROUNDING = UNITS * 2.0**-23
+"""The change of a number of float32, as a share of it, by which rounding is imitated."""
 _DRAWS = 4
 
 
@@ -100,7 +101,7 @@ def _judge_closely(
     # Noise on the inputs moves them off a kink and would excuse a wrong derivative there, which
     # float64 does not.
     moving = {n: a for n, a in actual.items() if n in truth or not _is_continuous(n)}
-    spread = _spread(model, compute, moving, _ROUNDING if truth else 0.0)
+    spread = spread_of(model, compute, moving, ROUNDING if truth else 0.0)
     wide = compute(copy.deepcopy(model).double(), "float64", 0.0)
     for name in expected.keys() - truth.keys():
         # The module's own rounding stands for the original's, which is not known.
@@ -204,7 +205,7 @@ def _jumped(array: Array, truth: Array) -> Array:
     return np.asarray(largest(array - truth) > JUMP * largest(truth))
 
 
-def _spread(
+def spread_of(
     model: ConvertedModel, compute: Compute, center: Arrays, noise: float
 ) -> dict[str, Array]:
     """Returns how far results move when weights and sums change by rounding, (N,)."""
@@ -212,7 +213,7 @@ def _spread(
     found = {name: np.zeros(len(array)) for name, array in center.items()}
     for seed in range(_DRAWS):
         moved = copy.deepcopy(model)
-        _move([*moved.weights.parameters(), *moved.weights.buffers()], _ROUNDING, generator)
+        _move([*moved.weights.parameters(), *moved.weights.buffers()], ROUNDING, generator)
         with OtherRounding(seed):
             arrays = compute(moved, "float32", noise)
         found = {n: np.maximum(s, largest(arrays[n] - center[n])) for n, s in found.items()}
