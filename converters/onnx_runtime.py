@@ -10,6 +10,7 @@ import numpy as np
 
 from torchfgsm.converters.annotation import Annotation, Array
 from torchfgsm.converters.errors import ConversionError
+from torchfgsm.converters.fixed_batch import batch_of, in_parts
 from torchfgsm.converters.onnx_mended import mended
 
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
@@ -17,7 +18,7 @@ Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
 def runner(graph: Any, annotation: Annotation) -> Run:
-    """Returns a call of an ONNX model, on one thread.
+    """Returns a call of an ONNX model, on one thread, for any number of examples.
 
     The reference evaluator takes over where ONNX Runtime is not installed or lacks an operation's
     kernel, as it does for some in float64.
@@ -27,6 +28,8 @@ def runner(graph: Any, annotation: Annotation) -> Run:
     """
     outputs = [port.tensor for port in annotation.outputs]
     call = _onnxruntime(graph, outputs) or _reference(graph, outputs)
+    size = batch_of(graph)
+    call = call if size is None else in_parts(call, size)
 
     def run(batch: Mapping[str, Array]) -> dict[str, Array]:
         feed = {port.tensor: batch[port.name] for port in annotation.inputs}
@@ -38,7 +41,8 @@ def runner(graph: Any, annotation: Annotation) -> Run:
                 raise refused from error
             # ONNX Runtime finds out when it runs that its recurrent layers have no float64.
             try:
-                arrays = _reference(graph, outputs)(feed)
+                other = _reference(graph, outputs)
+                arrays = (other if size is None else in_parts(other, size))(feed)
             except Exception:
                 raise refused from error
         pairs = zip(annotation.outputs, arrays, strict=True)
