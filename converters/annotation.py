@@ -32,12 +32,21 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output: its name, the ONNX value, dtype and shape without the batch."""
+    """An input or output.
+
+    Attributes:
+        name: the model's name of it.
+        tensor: the ONNX value.
+        dtype: numpy's name of its type.
+        shape: its shape without the batch.
+        batch: the only batch size that the graph takes, None where it takes any.
+    """
 
     name: str
     tensor: str
     dtype: str = "float32"
     shape: tuple[int | None, ...] = ()
+    batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -153,7 +162,11 @@ class Annotation:
         """Puts the annotation into an ONNX model, in place of an older one."""
         kept = [(p.key, p.value) for p in model.metadata_props if p.key != KEY]
         del model.metadata_props[:]
-        for key, value in [*kept, (KEY, json.dumps({"format": FORMAT, **asdict(self)}))]:
+        values = {"format": FORMAT, **asdict(self)}
+        for port in [*values["inputs"], *values["outputs"]]:
+            if port["batch"] is None:  # as files had it before
+                del port["batch"]
+        for key, value in [*kept, (KEY, json.dumps(values))]:
             model.metadata_props.add(key=key, value=value)
 
     @classmethod

@@ -43,7 +43,11 @@ def batches(
     found |= _split("kinks", {fill.port.name: fill.kinks() for fill in fills})
     if given is not None:
         found |= _split("data", {name: array[:_DATA_LIMIT] for name, array in given.items()})
-    return found
+    size = next((port.batch for port in ports if port.batch is not None), None)
+    if size is None:
+        return found
+    parts = [_of_one_size(title, batch, size) for title, batch in found.items()]
+    return {title: batch for part in parts for title, batch in part.items()}
 
 
 def training_batch(
@@ -102,6 +106,19 @@ def _split(title: str, batch: dict[str, Array]) -> dict[str, dict[str, Array]]:
             name: array[i : i + step] for name, array in batch.items()
         }
         for i in starts
+    }
+
+
+def _of_one_size(title: str, batch: dict[str, Array], size: int) -> dict[str, dict[str, Array]]:
+    """Returns parts of the batch of just this size; the last example fills the last one up."""
+    count = len(next(iter(batch.values())))
+    rest = -count % size
+    whole = {name: np.concatenate([x, x[-1:].repeat(rest, 0)]) for name, x in batch.items()}
+    return {
+        title if count + rest == size else f"{title} from {i}": {
+            name: array[i : i + size] for name, array in whole.items()
+        }
+        for i in range(0, count, size)
     }
 
 

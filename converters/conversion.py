@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torchfgsm.comparison import Comparison
-from torchfgsm.converters import verification
+from torchfgsm.converters import fixed_batch, verification
 from torchfgsm.converters.annotation import Annotation
 from torchfgsm.converters.building import build
 from torchfgsm.converters.errors import ConversionError, named
@@ -68,15 +69,37 @@ def _told(source: Path) -> Iterator[None]:
 
 
 def _from_onnx(path: Path, options: Options) -> tuple[ConvertedModel, Any]:
-    graph, annotation = read_onnx(path)
+    original, annotation = read_onnx(path)
+    size = fixed_batch.batch_of(original)
+    graph = original if size is None else fixed_batch.freed(original, size)
     with named(path):
         _refuse_other_dtype(annotation, options)
         options.report("building")
         model = build(graph, annotation, keep_head=options.keep_head)
-    if options.verify:
-        options.report("verifying")
+    if not options.verify:
+        return model, graph
+    options.report("verifying")
+    if size is None:
         _accept(path, model, verification.verify_with_onnx(model, graph, options.data))
+        return model, graph
+    try:
+        found = verification.verify_with_onnx(model, original, options.data)
+    except Exception:  # an operation of torch that was given sizes that it cannot have
+        found = Comparison("", ())
+    if not found:
+        # Something beyond the shapes that it states holds the size: it is kept.
+        graph, annotation = original, _of_one_size(annotation, size)
+        annotation.write(graph)
+        model = build(graph, annotation, keep_head=options.keep_head)
+        found = verification.verify_with_onnx(model, graph, options.data)
+    _accept(path, model, found)
     return model, graph
+
+
+def _of_one_size(annotation: Annotation, size: int) -> Annotation:
+    sides = (annotation.inputs, annotation.outputs)
+    inputs, outputs = (tuple(replace(port, batch=size) for port in ports) for ports in sides)
+    return replace(annotation, inputs=inputs, outputs=outputs)
 
 
 def _from_tensorflow(source: Exporter, options: Options) -> tuple[ConvertedModel, Any]:

@@ -54,13 +54,14 @@ def _checked(port: Port, x: Any, dtype: torch.dtype | None) -> Tensor:
 def described(port: Port) -> str:
     """Returns a port's shape for people, such as "(N, 8, 8, 3)"."""
     sizes = ", ".join("?" if n is None else str(n) for n in port.shape)
-    return f"(N, {sizes})" if sizes else "(N,)"
+    batch = "N" if port.batch is None else port.batch
+    return f"({batch}, {sizes})" if sizes else f"({batch},)"
 
 
 def _shape_fits(port: Port, x: Tensor) -> bool:
     if not port.shape:
         return True  # a scalar, or a shape that the file does not tell
-    if x.dim() != len(port.shape) + 1:
+    if x.dim() != len(port.shape) + 1 or port.batch not in (None, x.shape[0]):
         return False
     return all(n is None or n == m for n, m in zip(port.shape, x.shape[1:], strict=True))
 

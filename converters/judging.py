@@ -4,7 +4,7 @@ Rounding is small, but where a relu lies within rounding of 0 it makes a float32
 one side only. So float64 judges: the two sides must agree there, and a float32 gradient may lie as
 far from it as it moves when weights, inputs, sums and what saturates change by a few times their
 rounding. Numbers that tie but for rounding do so in float64 too: what moves there by other rounding
-is not judged.
+is not judged. Where the original's float32 overflows, float64 judges alone.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torchfgsm.comparison import Comparison, Difference, compare
 from torchfgsm.converters.annotation import Array
 from torchfgsm.converters.measuring import is_float
 from torchfgsm.converters.model import ConvertedModel
+from torchfgsm.converters.overflow import told, without_overflow
 from torchfgsm.converters.rounding import UNITS, OtherRounding
 from torchfgsm.judgement import compare_to_truth
 
@@ -44,7 +45,8 @@ _FLOOR = 1e-4
 """Gradients below this share of the largest one are compared as if they were that large."""
 _UNDERFLOW = 2.0**-100
 """Float32 results below this may have lost digits on the way, in numbers too small to have all."""
-_ROUNDING = UNITS * 2.0**-23
+ROUNDING = UNITS * 2.0**-23
+"""The change of a number of float32, as a share of it, by which rounding is imitated."""
 _DRAWS = 4
 
 
@@ -97,10 +99,12 @@ def _judge_closely(
 ) -> list[Comparison]:
     """Asks float64, and how far rounding can move things, about a comparison that failed."""
     title = part.title
+    whole = truth
+    expected, actual, truth, beyond = without_overflow(expected, actual, truth)
     # Noise on the inputs moves them off a kink and would excuse a wrong derivative there, which
     # float64 does not.
     moving = {n: a for n, a in actual.items() if n in truth or not _is_continuous(n)}
-    spread = _spread(model, compute, moving, _ROUNDING if truth else 0.0)
+    spread = spread_of(model, compute, moving, ROUNDING if truth else 0.0)
     wide = compute(copy.deepcopy(model).double(), "float64", 0.0)
     for name in expected.keys() - truth.keys():
         # The module's own rounding stands for the original's, which is not known.
@@ -108,15 +112,15 @@ def _judge_closely(
             rounding = largest(actual[name] - wide[name])
             limit = JUMP * largest(wide[name])
             spread[name] = np.maximum(spread.get(name, 0.0), np.minimum(rounding, limit))
-    explained = _explained(expected, actual, truth, spread, title, tolerance)
+    explained = told(_explained(expected, actual, truth, spread, title, tolerance), beyond)
     short = {row.name for row in part.failures if row.name in truth}
     if not short:
         return [explained]
-    known = {name: wide[name] for name in truth}
-    exact = compare_scaled(truth, known, FLOAT64_TOLERANCE, f"{title}, in float64")
+    known = {name: wide[name] for name in whole}
+    exact = compare_scaled(whole, known, FLOAT64_TOLERANCE, f"{title}, in float64")
     exact = replace(exact, rows=tuple(row for row in exact.rows if row.name in short))
     if not exact:
-        exact = _but_for_rounding(model, compute, truth, known, exact)
+        exact = _but_for_rounding(model, compute, whole, known, exact)
     wrong = {row.name for row in exact.failures}
     pairs = zip(part.rows, explained.rows, strict=True)
     rows = [first if first.passed or first.name in wrong else second for first, second in pairs]
@@ -204,7 +208,7 @@ def _jumped(array: Array, truth: Array) -> Array:
     return np.asarray(largest(array - truth) > JUMP * largest(truth))
 
 
-def _spread(
+def spread_of(
     model: ConvertedModel, compute: Compute, center: Arrays, noise: float
 ) -> dict[str, Array]:
     """Returns how far results move when weights and sums change by rounding, (N,)."""
@@ -212,7 +216,7 @@ def _spread(
     found = {name: np.zeros(len(array)) for name, array in center.items()}
     for seed in range(_DRAWS):
         moved = copy.deepcopy(model)
-        _move([*moved.weights.parameters(), *moved.weights.buffers()], _ROUNDING, generator)
+        _move([*moved.weights.parameters(), *moved.weights.buffers()], ROUNDING, generator)
         with OtherRounding(seed):
             arrays = compute(moved, "float32", noise)
         found = {n: np.maximum(s, largest(arrays[n] - center[n])) for n, s in found.items()}

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 from torchfgsm.converters import onnx_graph, onnx_subgraphs
 
-# The attributes that name the type of a result.
-_TYPES = ("to", "dtype")
+# The attributes that name the type of a result, or in which a normalisation computes.
+_TYPES = ("to", "dtype", "stash_type")
+_SMALL_TYPES = {"tensor(float)", "tensor(float16)", "tensor(bfloat16)"}
+# These compute in float32 where nothing else is said, and can in float64.
+_STASHING = ("GroupNormalization", "RMSNormalization")
 
 
 def in_float64(model: Any) -> Any:
@@ -18,6 +22,7 @@ def in_float64(model: Any) -> Any:
     """
     wide = copy.deepcopy(model)
     onnx_graph.lift_constant_nodes(wide)
+    opsets = {opset.domain: opset.version for opset in wide.opset_import}
     for graph in onnx_subgraphs.graphs(wide.graph):
         for value in [*graph.input, *graph.output, *graph.value_info]:
             kind = value.type.tensor_type
@@ -25,12 +30,51 @@ def in_float64(model: Any) -> Any:
         for tensor in graph.initializer:
             _widen(tensor)
         for node in graph.node:
-            for attribute in node.attribute:
-                if attribute.HasField("t"):
-                    _widen(attribute.t)
-                if attribute.name in _TYPES:
-                    attribute.i = _widened(attribute.i)
+            _widen_attributes(node, opsets.get(node.domain, 0))
+        onnx_graph.replace_nodes(graph, [n for node in graph.node for n in _cast(node, opsets)])
     return wide
+
+
+def _widen_attributes(node: Any, opset: int) -> None:
+    for attribute in node.attribute:
+        if attribute.HasField("t"):
+            _widen(attribute.t)
+        # A layer normalisation knows no other type than float32 here, and computes in float64.
+        if attribute.name in _TYPES and node.op_type != "LayerNormalization":
+            attribute.i = _widened(attribute.i)
+    if node.op_type in _STASHING and opset >= 21:
+        if all(attribute.name != "stash_type" for attribute in node.attribute):
+            attribute = node.attribute.add(name="stash_type")
+            attribute.type, attribute.i = attribute.INT, _widened(1)
+
+
+def _cast(node: Any, opsets: Mapping[str, int]) -> list[Any]:
+    """Returns a node with casts around it where it takes or gives float32 alone."""
+    from onnx import TensorProto, defs, helper
+
+    version = opsets.get(node.domain, 0)
+    schema = defs.get_schema(node.op_type, version, node.domain)
+    before: list[Any] = []
+    behind: list[Any] = []
+    if _is_single(schema.inputs[0]) and _is_single(schema.outputs[0]):
+        # Its numbers are what the model computes with: the evaluator takes them in float64 too.
+        return [node]
+    for i, (name, formal) in enumerate(zip(node.input, schema.inputs, strict=False)):
+        if name and _is_single(formal):
+            node.input[i] = f"{name}/{node.output[0]}/single"
+            before.append(helper.make_node("Cast", [name], [node.input[i]], to=TensorProto.FLOAT))
+    for i, (name, formal) in enumerate(zip(node.output, schema.outputs, strict=False)):
+        if name and _is_single(formal):
+            node.output[i] = f"{name}/single"
+            cast = helper.make_node("Cast", [node.output[i]], [name], to=TensorProto.DOUBLE)
+            behind.append(cast)
+    return [*before, node, *behind]
+
+
+def _is_single(formal: Any) -> bool:
+    """Whether an operation's input or output is float32, or a smaller type, and no other."""
+    types = set(formal.types)
+    return "tensor(float)" in types and types <= _SMALL_TYPES
 
 
 def _widened(kind: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,13 +10,15 @@ import numpy as np
 
 from torchfgsm.converters.annotation import Annotation, Array
 from torchfgsm.converters.errors import ConversionError
+from torchfgsm.converters.fixed_batch import batch_of, in_parts
+from torchfgsm.converters.onnx_mended import mended
 
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 """Takes inputs by the model's names, (N, ...); returns "output <name>" -> (N, ...)."""
 
 
 def runner(graph: Any, annotation: Annotation) -> Run:
-    """Returns a call of an ONNX model, on one thread.
+    """Returns a call of an ONNX model, on one thread, for any number of examples.
 
     The reference evaluator takes over where ONNX Runtime is not installed or lacks an operation's
     kernel, as it does for some in float64.
@@ -27,13 +28,23 @@ def runner(graph: Any, annotation: Annotation) -> Run:
     """
     outputs = [port.tensor for port in annotation.outputs]
     call = _onnxruntime(graph, outputs) or _reference(graph, outputs)
+    size = batch_of(graph)
+    call = call if size is None else in_parts(call, size)
 
     def run(batch: Mapping[str, Array]) -> dict[str, Array]:
         feed = {port.tensor: batch[port.name] for port in annotation.inputs}
         try:
             arrays = call(feed)
         except Exception as error:  # both raise classes of their own
-            raise ConversionError(f"the ONNX model cannot run: {_line(error)}") from error
+            refused = ConversionError(f"the ONNX model cannot run: {_line(error)}")
+            if not any(array.dtype == np.float64 for array in feed.values()):
+                raise refused from error
+            # ONNX Runtime finds out when it runs that its recurrent layers have no float64.
+            try:
+                other = _reference(graph, outputs)
+                arrays = (other if size is None else in_parts(other, size))(feed)
+            except Exception:
+                raise refused from error
         pairs = zip(annotation.outputs, arrays, strict=True)
         return {f"output {port.name}": np.asarray(array) for port, array in pairs}
 
@@ -63,28 +74,10 @@ def _reference(graph: Any, outputs: Sequence[str]) -> Callable[[Mapping[str, Arr
     from onnx.reference import ReferenceEvaluator
 
     try:
-        evaluator = ReferenceEvaluator(graph, new_ops=_mended())
+        evaluator = ReferenceEvaluator(graph, new_ops=mended())
     except Exception as error:  # an operation without an implementation
         raise ConversionError(f"the ONNX model cannot be loaded: {_line(error)}") from error
     return lambda feed: list(evaluator.run(list(outputs), dict(feed)))
-
-
-def _mended() -> list[Any]:
-    """Returns what the evaluator is to run in the place of its own operations.
-
-    Its GlobalMaxPool is right for images alone, and its Erf rounds to float32.
-    """
-    from onnx.reference.op_run import OpRun
-
-    class GlobalMaxPool(OpRun):
-        def _run(self, x: Array) -> tuple[Array]:
-            return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
-
-    class Erf(OpRun):
-        def _run(self, x: Array) -> tuple[Array]:
-            return (np.vectorize(math.erf, otypes=[x.dtype])(x),)
-
-    return [GlobalMaxPool, Erf]
 
 
 def _line(error: Exception) -> str:

@@ -63,7 +63,6 @@ _FROM_RESULT = frozenset({"celu", "elu", "erf", "expm1", "sigmoid", "softmax", "
 # What saturates and has its derivative from a number within it that is near 1, as p in p - 1.
 _FROM_WITHIN = frozenset(
     {
-        "binary_cross_entropy_with_logits",
         "gelu",
         "log_sigmoid",
         "log_softmax",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import tensorflow as tf
@@ -168,12 +169,14 @@ def _values(logits: Any, kind: str, axis: int, label: Any) -> Any:
     if kind == "cross_entropy":
         rank = logits.shape.rank
         order = [i for i in range(rank) if i != axis % rank] + [axis % rank]
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(
-            labels=label, logits=logits if axis == -1 else tf.transpose(logits, order)
-        )
+        classes = logits if axis == -1 else tf.transpose(logits, order)
+        chosen = tf.one_hot(label, tf.shape(classes)[-1], on_value=True, off_value=False)
+        nothing = tf.zeros_like(classes)
+        others = tf.reduce_logsumexp(tf.where(chosen, nothing - math.inf, classes), axis=-1)
+        # TensorFlow's own cross-entropies lose their digits where a classifier is sure.
+        return tf.nn.softplus(others - tf.reduce_sum(tf.where(chosen, classes, nothing), axis=-1))
     if kind == "binary":
-        target = tf.cast(label, logits.dtype)
-        return tf.nn.sigmoid_cross_entropy_with_logits(labels=target, logits=logits)
+        return tf.nn.softplus(tf.where(tf.cast(label, tf.bool), -logits, logits))
     return logits * logits / 2
 
 
