@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torchfgsm import extras
 from torchfgsm.comparison import Comparison
 from torchfgsm.converters import fixed_batch, verification
 from torchfgsm.converters.annotation import Annotation
@@ -29,7 +30,9 @@ def convert(source: Path | Any, options: Options) -> tuple[ConvertedModel, Any]:
     Raises:
         ConversionError: the model cannot be converted, or does not agree with its original.
         EnvironmentUnavailable: the TensorFlow that it needs cannot be had.
+        ImportError: a package of the extra "convert" is missing.
     """
+    check_packages()
     if not isinstance(source, Path):
         if not is_keras_model(source):
             raise ConversionError(
@@ -49,6 +52,15 @@ def convert(source: Path | Any, options: Options) -> tuple[ConvertedModel, Any]:
             return _from_tensorflow(opened, options)
 
 
+def check_packages() -> None:
+    """Refuses at once what would fail at the end, after minutes of TensorFlow at times.
+
+    Raises:
+        ImportError: the onnx package or onnx2torch is missing.
+    """
+    extras.require("converting models", "onnx", "onnx2torch")
+
+
 @contextlib.contextmanager
 def _told(source: Path) -> Iterator[None]:
     """Names the file, and makes one line of what a file that contradicts itself leads to."""
@@ -58,8 +70,10 @@ def _told(source: Path) -> Iterator[None]:
         if str(source) in str(error) or str(source.resolve()) in str(error):
             raise
         raise ConversionError(f"{source}: {error}") from error
-    except EnvironmentUnavailable:
+    except (EnvironmentUnavailable, ImportError, MemoryError):  # no matter of this file
         raise
+    except OSError as error:
+        raise OSError(str(error) if str(source) in str(error) else f"{source}: {error}") from error
     except Exception as error:  # torch, onnx2torch and numpy raise classes of their own
         text = " ".join(str(error).split())[:300]
         raise ConversionError(

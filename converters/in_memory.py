@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from torchfgsm.converters.errors import ConversionError
+from torchfgsm.converters.errors import ConversionError, told_as
 from torchfgsm.converters.exporting import Exporter, exporter
 from torchfgsm.converters.options import Options
 
@@ -55,7 +55,10 @@ def exporter_of(model: Any, options: Options) -> Iterator[Exporter]:
                 f"model {model.name!r} could not be saved to a .keras file: {text}; with tf2onnx "
                 "installed beside TensorFlow it is converted without one"
             ) from error
-        with exporter(file, options.worker, options) as source:
+        with (
+            told_as(file, f"model {model.name!r}"),
+            exporter(file, options.worker, options) as source,
+        ):
             yield source
 
 

@@ -154,7 +154,7 @@ def test_files_are_as_numpy_writes_them(
     np.save(again, np.load(out))
     assert again.read_bytes() == out.read_bytes()
     assert out.stat().st_mode & 0o777 == 0o644 & ~_umask()
-    assert "is there already; --force" in refused(capsys, *arguments)
+    assert "is there already; --force" in refused(capsys, *arguments[:-1], 0.2)
 
 
 def _umask() -> int:

@@ -191,6 +191,34 @@ def test_a_run_broken_off_while_its_files_get_their_names_is_finished(
             path.unlink()
 
 
+def test_a_finished_run_given_again_has_nothing_to_do(
+    monkeypatch: pytest.MonkeyPatch, model_file: Path, data_file: Path, tmp_path: Path,
+    capsys: Capture,
+) -> None:  # fmt: skip
+    out, forced = tmp_path / "out.npy", [0]
+    made(model_file, data_file, out, *PGD)
+    before = contents(tmp_path)
+    arguments = (model_file, "--no-verify", "--data", data_file, "-o", out, *PGD)
+    create = output_module.Output.create
+
+    def counted(self: Any, *given: Any) -> None:
+        forced[0] += 1
+        create(self, *given)
+
+    monkeypatch.setattr(output_module.Output, "create", counted)
+    capsys.readouterr()
+    code, text, lines = run(capsys, *arguments)
+    assert code == 0
+    assert text.splitlines()[0] == f"complete already, by this same command: {out}, 50 rows"
+    assert (lines, forced, contents(tmp_path)) == ([], [0], before)
+    # Another one does not pass for it, nor do files that are not whole.
+    assert "is there already; --force" in refused(capsys, *arguments, "--seed", 1)
+    out.write_bytes(before["out.npy"][:-1])
+    assert "is there already; --force" in refused(capsys, *arguments)
+    assert run(capsys, *arguments, "--force")[0] == 0
+    assert (forced, contents(tmp_path)) == ([1], before)
+
+
 def test_files_that_are_not_as_they_were_left(
     model_file: Path, data_file: Path, tmp_path: Path, capsys: Capture, broken_off: Path
 ) -> None:

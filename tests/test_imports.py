@@ -108,6 +108,7 @@ OUTER = (
     "shards",
     "robust_report",
     "progress",
+    "extras",
     "failures",
     "whole_file",
     "array_file",

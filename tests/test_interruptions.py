@@ -164,10 +164,12 @@ def test_while_rows_are_attacked_keeps_them(
     arguments += ["--eps", "0.1", "--batch-size", "7"]
     with signalled(number, begun):
         assert cli.main(arguments) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == SAYS[signal.Signals(number)]
+    rows = int(note.read_text().split()[0])
+    says = f"{SAYS[signal.Signals(number)]}; {rows} rows are kept, and the same command goes on"
+    assert capsys.readouterr().err.splitlines()[-1] == f"{says} after them"
     assert not out.exists()
     assert cli.main(arguments) == 0
-    assert "going on after" in capsys.readouterr().err
+    assert f"going on after {rows} rows" in capsys.readouterr().err
     assert sorted(p.name for p in folder.glob("out*")) == [
         "out.labels.npy", "out.npy", "out.recipe.json",
     ]  # fmt: skip

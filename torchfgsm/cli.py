@@ -31,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line; by default the process' own.
 
     Returns:
-        0: equal. 1: different. 2: could not be done, or was broken off, with one line on
-            stderr.
+        0: done or equal. 1: different. 2: could not be done, or was broken off, with one line on
+            stderr. 70: a fault of this package's own, with its trace on stderr.
     """
 
     def command() -> int:
@@ -47,7 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="torchfgsm",
         description="FGSM and adversarial training as in NSL and CleverHans, in PyTorch.",
-        epilog="Exit codes: 0 done or equal, 1 different, 2 could not be done.",
+        epilog="Exit codes: 0 done or equal, 1 different, 2 could not be done, 70 a fault of "
+        "torchfgsm itself.",
     )
     parser.add_argument("--version", action="version", version=f"torchfgsm {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -173,6 +174,8 @@ def _convert(options: argparse.Namespace) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     from torchfgsm import converters
+    from torchfgsm.converters.conversion import check_packages
+    from torchfgsm.converters.errors import told_as
     from torchfgsm.originals.keras2 import TOLERANCE, keras2_file
     from torchfgsm.parity import user
     from torchfgsm.parity.originals_side import Originals
@@ -181,9 +184,11 @@ def _compare(options: argparse.Namespace) -> int:
     libraries = user.libraries(options.against)
     given = Path(options.model)
     user.check_model_file(given)
+    check_packages()
     arrays = user.read_arrays(Path(options.data))
     with (
         tempfile.TemporaryDirectory(prefix="torchfgsm-compare-") as name,
+        told_as(Path(name) / f"{given.stem}.keras", given),
         Originals(allow_unsafe=options.allow_unsafe) as originals,
     ):
         path = keras2_file(given, Path(name), allow_unsafe=options.allow_unsafe)
@@ -201,7 +206,13 @@ def _compare(options: argparse.Namespace) -> int:
             return model
 
         models = Converted({user.NAME: path}, {user.NAME: data}, load)
-        return _run(cases, models, live(originals, models), originals.versions, options.json)
+        run_live = live(originals, models)
+
+        def expected(case: Case) -> Mapping[str, Any]:
+            with told_as(path, given):
+                return run_live(case)
+
+        return _run(cases, models, expected, originals.versions, options.json)
 
 
 def _env(options: argparse.Namespace) -> int:
@@ -213,8 +224,10 @@ def _env(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
+    from torchfgsm.converters.conversion import check_packages
     from torchfgsm.parity.cases import all_cases, main_cases
 
+    check_packages()
     cases = all_cases() if options.all or options.recorded else main_cases()
     return _demo_recorded(cases, options) if options.recorded else _demo_live(cases, options)
 

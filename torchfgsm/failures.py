@@ -1,4 +1,7 @@
-"""How a command of the command line ends: whatever breaks it off is one line on stderr."""
+"""How a command of the command line ends: whatever breaks it off is one line on stderr.
+
+A fault of this package's own is told from it: another exit code, and the trace that a report needs.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,14 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from torchfgsm.extras import install_line
+
+FAULT = 70
+"""Exit code of a fault of this package's own: EX_SOFTWARE of sysexits.h."""
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -21,6 +29,9 @@ def run(command: Callable[[], int], failed: int) -> int:
     Args:
         command: Returns its exit code.
         failed: The exit code where it is broken off.
+
+    Returns:
+        The command's exit code; `failed`; or `FAULT` where it raised what no caller can mend.
     """
     try:
         with _signals_interrupt(), _flushed():
@@ -29,12 +40,29 @@ def run(command: Callable[[], int], failed: int) -> int:
         say(f"torchfgsm: {str(interruption) or 'interrupted'}")
     except _expected() as error:
         say(f"torchfgsm: {one_line(error)}")
+    except Exception as error:
+        if _lacks_memory(error):
+            say(f"torchfgsm: {one_line(error)}")
+            return failed
+        # Whatever else there is, nobody foresaw.
+        traceback.print_exc()
+        say(
+            f"torchfgsm: a fault of torchfgsm itself, not of what was given: "
+            f"{type(error).__name__}: {one_line(error)} (please report it with the lines above "
+            "and what `torchfgsm env` prints)"
+        )
+        return FAULT
     return failed
 
 
 def one_line(error: BaseException) -> str:
     """An error's message, without what a terminal would take for commands."""
     message = getattr(error, "message", None) or str(error) or type(error).__name__
+    if isinstance(error, ImportError):
+        line = install_line(error.name)
+        message = message if not line or line in message else f"{message}: {line}"
+    elif isinstance(error, MemoryError | RuntimeError) and _lacks_memory(error):
+        message = f"not enough memory ({message})"
     text = " ".join(str(message).split())
     return "".join(character if character.isprintable() else "?" for character in text)
 
@@ -46,13 +74,17 @@ def say(text: str) -> None:
 
 def _expected() -> tuple[type[Exception], ...]:
     """Failures whose message says all there is to say."""
-    errors = [OSError, ValueError, TypeError, KeyError, ImportError, MemoryError]
-    try:
-        from torchfgsm.converters import ConversionError
-        from torchfgsm.originals import EnvironmentUnavailable, WorkerError
-    except ImportError:
-        return tuple(errors)
-    return (*errors, ConversionError, EnvironmentUnavailable, WorkerError)
+    from torchfgsm.originals import EnvironmentUnavailable, WorkerError
+
+    own = (EnvironmentUnavailable, WorkerError)  # ConversionError is a ValueError
+    return (OSError, ValueError, TypeError, ImportError, MemoryError, *own)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether memory ran out, for which torch has a RuntimeError."""
+    text = str(error)
+    torchs = "out of memory" in text or "can't allocate memory" in text
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and torchs)
 
 
 @contextlib.contextmanager

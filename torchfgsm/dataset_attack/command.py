@@ -51,10 +51,13 @@ def run(options: argparse.Namespace) -> int:
             raise ValueError(f"{data}: {kind} need labels: give a .npz file with an array y")
         with Output(Path(options.output), [data, Path(options.model)]) as output:
             output.begin(_about(options, recipe, device, y), force=options.force)
-            if output.rows < x.shape[0]:
-                _attack_rows(options, recipe, device, x, y, output)
-            output.finish()
-    print(f"written: {output.path}, {x.shape[0]} rows")
+            if not output.made:
+                with _resumable(output):
+                    if output.rows < x.shape[0]:
+                        _attack_rows(options, recipe, device, x, y, output)
+                    output.finish()
+    done = "complete already, by this same command" if output.made else "written"
+    print(f"{done}: {output.path}, {x.shape[0]} rows")
     print(f"labels of the attack, {'predicted' if y is None else 'given'}: {output.labels_path}")
     print(f"recipe: {output.recipe_path}")
     return 0
@@ -107,23 +110,24 @@ def _attack_rows(
                 batches = _attack(model, inputs, labels, recipe, generator)
             except (RuntimeError, TypeError, ValueError) as error:
                 raise ValueError(f"rows {first} to {first + count - 1}: {error}") from error
-            with _resumable(output):
-                if not first:
-                    output.create(*batches, total)
-                output.write(*batches)
+            if not first:
+                output.create(*batches, total)
+            output.write(*batches)
             bar(output.rows, total)
 
 
 @contextlib.contextmanager
 def _resumable(output: Output) -> Iterator[None]:
-    """Says of a refusal of the system what is not lost."""
+    """Says of a refusal of the system, and of what breaks a run off, what is not lost."""
     try:
         yield
-    except OSError as error:
-        if not output.rows:
+    except (KeyboardInterrupt, OSError) as error:
+        if not output.kept:
             raise
-        raise OSError(
-            f"{error}; {output.rows} rows are kept, and the same command goes on after them"
+        known = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else OSError
+        raise known(
+            f"{str(error) or 'interrupted'}; {output.kept} rows are kept, and the same command "
+            "goes on after them"
         ) from error
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torchfgsm.array_file import read_header
 from torchfgsm.dataset_attack.growing_array import Array, GrowingArray, description, written
 
 SYNC_EVERY = 1.0
@@ -31,6 +32,7 @@ class Output:
         labels_path: Where the labels of the attack go.
         recipe_path: Where the recipe goes.
         rows: How many rows are done.
+        made: Whether an earlier run of the same has made all files, so that nothing is to do.
     """
 
     def __init__(self, path: Path, sources: Sequence[Path]) -> None:
@@ -54,6 +56,7 @@ class Output:
             if final.exists() and any(s.exists() and final.samefile(s) for s in sources):
                 raise ValueError(f"{final}: expected another file for the output than the input")
         self.rows = 0
+        self.made = False
         self._held: dict[str, Any] = {}
         self._arrays: list[GrowingArray] = []
         self._synced_at = -math.inf
@@ -76,7 +79,7 @@ class Output:
             array.close()
 
     def begin(self, about: Mapping[str, Any], *, force: bool) -> None:
-        """Takes up an earlier run, whose rows are `rows` then, or begins anew.
+        """Takes up an earlier run, whose rows are `rows` then, or begins anew; or finds all made.
 
         Args:
             about: What determines the bytes, as JSON values; another run of the same goes on.
@@ -89,6 +92,9 @@ class Output:
         if held is not None:
             _refuse_another(self._part, held["about"], about)
             self._held, self.rows = held, max(held["rows"], self._noted())
+        elif not force and self._is_made(about):
+            self.made = True
+            return
         there = [str(final) for final in self._finals if final.exists()]
         replace = force or self._held.get("replace", False)
         if there and not replace and not self._complete:
@@ -151,6 +157,11 @@ class Output:
             self._state.unlink(missing_ok=True)
 
     @property
+    def kept(self) -> int:
+        """After how many rows the same run given again goes on."""
+        return max(self._held["rows"], self._noted()) if self._state.exists() else 0
+
+    @property
     def _finals(self) -> tuple[Path, ...]:
         return self.labels_path, self.recipe_path, self.path
 
@@ -189,6 +200,18 @@ class Output:
                 f"{self._state}: is damaged; --force begins anew and replaces it"
             ) from None
         return held
+
+    def _is_made(self, about: Mapping[str, Any]) -> bool:
+        """Whether a run of the same has written its files, and they hold as many rows."""
+        try:
+            held = json.loads(self.recipe_path.read_text(encoding="utf-8"))
+            sizes = []
+            for path in (self.labels_path, self.path):
+                with path.open("rb") as stream:
+                    sizes.append(read_header(stream, path.stat().st_size)[0][:1])
+        except (OSError, ValueError):
+            return False
+        return bool(held == json.loads(json.dumps(about)) and sizes[0] and sizes[0] == sizes[1])
 
     def _noted(self) -> int:
         """How many rows were written since the system came up, 0 where that is not known."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from torchfgsm import extras
 from torchfgsm.explanation.content import report
 from torchfgsm.explanation.result import Explanation
 
@@ -38,13 +39,7 @@ def check_packages() -> None:
     Raises:
         ImportError: Jinja2 or matplotlib is missing.
     """
-    try:
-        import jinja2  # noqa: F401
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f"a report in HTML needs {error.name}: pip install 'torchfgsm[report]'"
-        ) from None
+    extras.require("a report in HTML", "jinja2", "matplotlib")
 
 
 def _rendered(template: str, explanation: Explanation) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from torchfgsm import originals
+from torchfgsm import extras, originals
 from torchfgsm.originals.process import Worker, WorkerError
 from torchfgsm.parity.data import Array, Data
 
@@ -22,12 +22,9 @@ def load_digits() -> tuple[Array, Array]:
     Raises:
         ImportError: scikit-learn, which holds the images, is not installed.
     """
-    try:
-        from sklearn import datasets
-    except ImportError as error:
-        raise ImportError(
-            "the demo's images are inside scikit-learn: pip install 'torchfgsm[cli]'"
-        ) from error
+    extras.require("the demo, whose images are inside scikit-learn,", "sklearn")
+    from sklearn import datasets
+
     digits = datasets.load_digits()
     images = (digits.images[..., None] / 16).astype(np.float32)
     return images, digits.target.astype(np.int64)
