@@ -47,8 +47,8 @@ def attack(
         recipe: Every choice; see `Recipe` and its presets.
         loss_fn: `loss_fn(output, target)` -> scalar or per-example losses, as in torch. Default:
             cross-entropy per example.
-        step: Length of a step in place of the recipe's; a tensor of shape (N,) gives each example
-            its own, others broadcast to the features.
+        step: Length of a step in place of the recipe's; a tensor with one axis gives each example
+            its own, (N,), others broadcast to the features: one number per column is (1, columns).
         epsilon: Radius of the ball in place of the recipe's, likewise.
         clip_min: Lower bound in the input's units in place of the recipe's: a number, a tensor
             that broadcasts to x, or a dict or list of these by feature.
@@ -66,21 +66,26 @@ def attack(
         TypeError: An input that cannot be perturbed, or arguments of the wrong type.
         ValueError: Bad shapes, values, ranges or labels; no path from the input to the loss.
     """
+    return _attack(
+        model,
+        x,
+        y,
+        recipe=recipe,
+        loss_fn=loss_fn,
+        step=step,
+        epsilon=epsilon,
+        clip_min=clip_min,
+        clip_max=clip_max,
+        mask=mask,
+        generator=generator,
+        validate=validate,
+    )
+
+
+def _attack(model: Any, x: Any, y: Any, **arguments: Any) -> Any:
+    """`attack`, with the arguments of `prepared`."""
     with torch.inference_mode(False):
-        gradient, call = prepared(
-            model,
-            x,
-            y,
-            recipe=recipe,
-            loss_fn=loss_fn,
-            step=step,
-            epsilon=epsilon,
-            clip_min=clip_min,
-            clip_max=clip_max,
-            mask=mask,
-            generator=generator,
-            validate=validate,
-        )
+        gradient, call = prepared(model, x, y, **arguments)
         moved = run_on_model(gradient, call)
         return gradient.features.put_together(moved, copy_others=True)
 
@@ -108,8 +113,8 @@ def fgsm(
         model: As in `attack`.
         x: The input (N, ...), or a dict or list of features.
         y: Labels or targets; None: the model's own prediction.
-        eps: Length of the step in the input's units, at least 0; a tensor of shape (N,) gives each
-            example its own.
+        eps: Length of the step in the input's units, at least 0; a tensor with one axis gives each
+            example its own, (N,), others broadcast to x as in `attack`.
         norm: "linf", "l2" or "l1".
         clip_min: Lower bound of the input's range, or None.
         clip_max: Upper bound of the input's range, or None.
@@ -128,7 +133,7 @@ def fgsm(
     checks.check_norm(norm)
     checks.check_target(targeted, y)
     recipe = Recipe(norm=norm, step=_number("eps", eps), targeted=targeted)  # type: ignore[arg-type]
-    return attack(
+    return _attack(
         model,
         x,
         y,
@@ -139,6 +144,7 @@ def fgsm(
         clip_max=clip_max,
         mask=mask,
         validate=validate,
+        lengths_called=("eps", "epsilon"),
     )
 
 
@@ -168,8 +174,8 @@ def pgd(
         model: As in `attack`.
         x: The input (N, ...), or a dict or list of features.
         y: Labels or targets; None: the model's own prediction on the clean input.
-        eps: Radius of the ball in the input's units, at least 0; a tensor of shape (N,) gives each
-            example its own.
+        eps: Radius of the ball in the input's units, at least 0; a tensor with one axis gives each
+            example its own, (N,), others broadcast to x as in `attack`.
         step_size: Length of one step, likewise; default `2.5 * eps / iterations`.
         iterations: Number of steps, at least 1.
         norm: "linf", "l2" or "l1".
@@ -204,7 +210,7 @@ def pgd(
         targeted=targeted,
         random_start="uniform" if random_start else "none",
     )
-    return attack(
+    return _attack(
         model,
         x,
         y,
@@ -217,6 +223,7 @@ def pgd(
         mask=mask,
         generator=generator,
         validate=validate,
+        lengths_called=("step_size", "eps"),
     )
 
 
@@ -249,8 +256,8 @@ def perturb(
     Args:
         x: The input (N, ...), or a dict or list of features.
         grad: The loss's gradient at `x`, in its structure, shapes and dtypes.
-        eps: Length of the step in the input's units, at least 0; a tensor of shape (N,) gives each
-            example its own.
+        eps: Length of the step in the input's units, at least 0; a tensor with one axis gives each
+            example its own, (N,), others broadcast to x as in `attack`.
         norm: "linf", "l2" or "l1".
         clip_min: Lower bound of the input's range, or None.
         clip_max: Upper bound of the input's range, or None.

@@ -61,7 +61,8 @@ def generate(
             keep_graph=keep_graph,
             expects_logits=True,
         )
-        (adversarial,) = run_on_model(gradient, Call.of(recipe, features, **tensors))
+        call = Call.of(recipe, features, **tensors, as_in_originals=True)
+        (adversarial,) = run_on_model(gradient, call)
     return adversarial
 
 
