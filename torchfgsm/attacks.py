@@ -96,7 +96,7 @@ def fgsm(
     y: Any = None,
     *,
     eps: Length,
-    norm: str = "linf",
+    norm: str | float = "linf",
     clip_min: Any = None,
     clip_max: Any = None,
     targeted: bool = False,
@@ -115,7 +115,7 @@ def fgsm(
         y: Labels or targets; None: the model's own prediction.
         eps: Length of the step in the input's units, at least 0; a tensor with one axis gives each
             example its own, (N,), others broadcast to x as in `attack`.
-        norm: "linf", "l2" or "l1".
+        norm: "linf", "l2" or "l1"; numpy.inf, 2, 1 and the libraries' other words too.
         clip_min: Lower bound of the input's range, or None.
         clip_max: Upper bound of the input's range, or None.
         targeted: `y` is what to move towards.
@@ -130,9 +130,9 @@ def fgsm(
         TypeError: As `attack`.
         ValueError: As `attack`; an unknown norm; a negative or non-finite eps.
     """
-    checks.check_norm(norm)
+    name = checks.norm_named(norm)
     checks.check_target(targeted, y)
-    recipe = Recipe(norm=norm, step=_number("eps", eps), targeted=targeted)  # type: ignore[arg-type]
+    recipe = Recipe(norm=name, step=_number("eps", eps), targeted=targeted)
     return _attack(
         model,
         x,
@@ -156,7 +156,7 @@ def pgd(
     eps: Length,
     step_size: Length | None = None,
     iterations: int = 10,
-    norm: str = "linf",
+    norm: str | float = "linf",
     clip_min: Any = None,
     clip_max: Any = None,
     targeted: bool = False,
@@ -178,7 +178,7 @@ def pgd(
             example its own, (N,), others broadcast to x as in `attack`.
         step_size: Length of one step, likewise; default `2.5 * eps / iterations`.
         iterations: Number of steps, at least 1.
-        norm: "linf", "l2" or "l1".
+        norm: "linf", "l2" or "l1"; numpy.inf, 2, 1 and the libraries' other words too.
         clip_min: Lower bound of the input's range, or None.
         clip_max: Upper bound of the input's range, or None.
         targeted: `y` is what to move towards.
@@ -195,7 +195,7 @@ def pgd(
         TypeError: As `attack`.
         ValueError: As `attack`; an unknown norm; a bad eps, step_size or number of iterations.
     """
-    checks.check_norm(norm)
+    name = checks.norm_named(norm)
     checks.check_target(targeted, y)
     radius = _number("eps", eps)
     if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
@@ -203,7 +203,7 @@ def pgd(
     if step_size is None:
         step_size = 2.5 * eps / iterations
     recipe = Recipe(
-        norm=norm,  # type: ignore[arg-type]  # checked above
+        norm=name,
         step=_number("step_size", step_size),
         iterations=iterations,
         epsilon=radius,
@@ -242,7 +242,7 @@ def perturb(
     grad: Any,
     *,
     eps: Length,
-    norm: str = "linf",
+    norm: str | float = "linf",
     clip_min: Any = None,
     clip_max: Any = None,
     mask: Any = None,
@@ -258,7 +258,7 @@ def perturb(
         grad: The loss's gradient at `x`, in its structure, shapes and dtypes.
         eps: Length of the step in the input's units, at least 0; a tensor with one axis gives each
             example its own, (N,), others broadcast to x as in `attack`.
-        norm: "linf", "l2" or "l1".
+        norm: "linf", "l2" or "l1"; numpy.inf, 2, 1 and the libraries' other words too.
         clip_min: Lower bound of the input's range, or None.
         clip_max: Upper bound of the input's range, or None.
         mask: Factor in [0, 1] on the gradient.
@@ -274,9 +274,9 @@ def perturb(
         TypeError: A gradient that is not a tensor.
         ValueError: As `attack`; a gradient of another shape, dtype or device than its feature.
     """
-    checks.check_norm(norm)
+    name = checks.norm_named(norm)
     recipe = Recipe(
-        norm=norm,  # type: ignore[arg-type]  # checked above
+        norm=name,
         step=_number("eps", eps),
         clip_grad=clip_grad,
         nonfinite=nonfinite,

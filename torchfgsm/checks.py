@@ -12,24 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from torchfgsm.features import Features, items
+from torchfgsm.presets import Norm, known_norm
 from torchfgsm.recipe import Recipe
 
-_NORMS = ("linf", "l2", "l1")
 
-
-def check_norm(norm: object) -> None:
-    """Refuses anything but this package's names of norms.
+def norm_named(word: object) -> Norm:
+    """This package's name of a norm, from any library's word for it.
 
     Raises:
-        ValueError: With the name that was probably meant.
+        ValueError: No norm's name.
     """
-    if norm in _NORMS:
-        return
-    meant = {"inf": "linf", "infinity": "linf", math.inf: "linf", 2: "l2", 1: "l1", "L2": "l2"}
-    hint = meant.get(norm) if isinstance(norm, (str, int, float)) else None
-    raise ValueError(
-        f"norm must be 'linf', 'l2' or 'l1', got {norm!r}" + (f"; use {hint!r}" if hint else "")
-    )
+    norm = known_norm(word)
+    if norm is None:
+        raise ValueError(f"norm must be 'linf', 'l2' or 'l1', got {word!r}")
+    return norm
 
 
 def check_target(targeted: bool, y: Any) -> None:
