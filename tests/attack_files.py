@@ -15,7 +15,7 @@ from onnx_models import FLOAT, graph_of, single
 from torchfgsm import cli
 
 Array = npt.NDArray[Any]
-PGD = ("--steps", 3, "--epsilon", 0.2, "--clip-min", -2, "--clip-max", 2)
+PGD = ("--iterations", 3, "--eps", 0.2, "--clip-min", -2, "--clip-max", 2)
 
 
 def write_model(path: Path) -> Path:

@@ -41,22 +41,22 @@ RECIPES: dict[str, tuple[tuple[Any, ...], Recipe]] = {
     ),
     "targets": (("--eps", 0.1, "--targeted"), Recipe(step=0.1, targeted=True)),
     "iterated": (
-        ("--steps", 3, "--epsilon", 0.2, "--eps", 0.1, "--no-random-start"),
+        ("--iterations", 3, "--eps", 0.2, "--step-size", 0.1, "--no-random-start"),
         Recipe(step=0.1, iterations=3, epsilon=0.2),
     ),
     "random start": (
-        ("--steps", 5, "--epsilon", 0.2, "--seed", 7),
+        ("--iterations", 5, "--eps", 0.2, "--seed", 7),
         Recipe(step=0.1, iterations=5, epsilon=0.2, random_start="uniform"),
     ),
     "nsl": (("--recipe", "nsl"), Recipe.nsl()),
     "nsl iterated": (
-        ("--recipe", "nsl", "--norm", "linf", "--eps", 0.1, "--steps", 2, "--epsilon", 0.15,
+        ("--recipe", "nsl", "--norm", "linf", "--step-size", 0.1, "--iterations", 2, "--eps", 0.15,
          "--random-start", "--clip-min", -1),
         Recipe.nsl(0.1, "infinity", -1, None, 2, 0.15, True),
     ),
     "cleverhans3": (("--recipe", "cleverhans3"), Recipe.cleverhans3()),
     "cleverhans3 iterated": (
-        ("--recipe", "cleverhans3", "--steps", 4, "--norm", "l2"),
+        ("--recipe", "cleverhans3", "--iterations", 4, "--norm", "l2"),
         Recipe.cleverhans3(nb_iter=4, ord=2),
     ),
     "cleverhans-tf2": (
@@ -64,7 +64,7 @@ RECIPES: dict[str, tuple[tuple[Any, ...], Recipe]] = {
         Recipe.cleverhans_tf2(0.1, 1),
     ),
     "cleverhans-torch iterated": (
-        ("--recipe", "cleverhans-torch", "--steps", 2, "--epsilon", 0.2, "--eps", 0.1),
+        ("--recipe", "cleverhans-torch", "--iterations", 2, "--eps", 0.2, "--step-size", 0.1),
         Recipe.cleverhans_torch(0.2, np.inf, 0.1, 2),
     ),
 }  # fmt: skip
@@ -150,7 +150,8 @@ def test_files_are_as_numpy_writes_them(
     code, text, lines = run(capsys, *arguments)
     assert code == 0
     assert text.splitlines()[0] == f"written: {out}, 50 rows"
-    assert "100%  50/50 rows" in lines[-1]
+    assert "100%  50/50 rows" in lines[-2]
+    assert "the data lie in " in lines[-1]
     np.save(again, np.load(out))
     assert again.read_bytes() == out.read_bytes()
     assert out.stat().st_mode & 0o777 == 0o644 & ~_umask()

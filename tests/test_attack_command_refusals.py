@@ -49,7 +49,7 @@ def _bad_input(folder: Path) -> dict[str, tuple[list[Any], str]]:
     def on(name: str, *more: Any, step: bool = True) -> list[Any]:
         return ["--data", folder / name, "-o", out, *(("--eps", 0.1) if step else ()), *more]
 
-    iterated = ("--recipe", "cleverhans-torch", "--steps", 2)
+    iterated = ("--recipe", "cleverhans-torch", "--iterations", 2)
     return {
         "no file": (on("none.npy"), "no such file"),
         "no model": (on("good.npz"), "no such file"),
@@ -67,13 +67,28 @@ def _bad_input(folder: Path) -> dict[str, tuple[list[Any], str]]:
         "truncated": (on("short.npy"), "the file ends too early"),
         "damaged": (on("damaged.npz"), "Bad CRC-32"),
         "no array": (on("text.npy"), "expected a .npy or .npz file of plain arrays"),
-        "no step": (on("good.npz", step=False), "needs --eps for one step"),
-        "no ball": (on("good.npz", "--steps", 2), "needs --epsilon for iterated steps"),
-        "no steps": (on("good.npz", "--epsilon", 2), "--epsilon belongs to iterated steps"),
+        "no step": (on("good.npz", step=False), "needs --eps: the length of the step"),
+        "no ball": (
+            on("good.npz", "--iterations", 2, step=False), "needs --eps: the radius of the ball"),
+        "no iterations": (
+            on("good.npz", "--step-size", 2), "--step-size belongs to iterated steps"),
         "no start": (on("good.npz", "--random-start"), "--random-start belongs to iterated steps"),
-        "steps": (on("good.npz", "--steps", 0), "--steps must be at least 1"),
-        "no ball either": (on("good.npz", *iterated), "needs --epsilon for iterated steps"),
-        "l1": (on("good.npz", *iterated, "--epsilon", 1, "--norm", "l1"), "does not take norm 1"),
+        "iterations": (on("good.npz", "--iterations", 0), "--iterations must be at least 1"),
+        "no ball either": (on("good.npz", *iterated, step=False), "needs --eps: the radius"),
+        "l1": (on("good.npz", *iterated, "--norm", "l1"), "does not take norm 1"),
+        "l1 of NSL": (
+            on("good.npz", "--recipe", "nsl", "--iterations", 2, "--norm", "l1"),
+            "NSL projects to balls of the norms l2 and linf only"),
+        "long steps": (
+            on("good.npz", *iterated, "--step-size", 0.2), "longer than the ball's radius 0.1"),
+        "recipe": (on("good.npz", "--recipe", "nsls"), "unknown recipe 'nsls': did you mean 'nsl'"),
+        "older recipe": (
+            on("good.npz", "--recipe", "cleverhans4"),
+            "did you mean 'cleverhans-tf2' or 'cleverhans-torch'?"),
+        "older number": (on("good.npz", "--steps", 2), "--steps: did you mean --iterations?"),
+        "older step": (on("good.npz", "--step=2"), "--step: did you mean --step-size?"),
+        "older radius": (on("good.npz", "--epsilon", 2), "--epsilon: did you mean --eps?"),
+        "other's radius": (on("good.npz", "--pgd-epsilon", 2), "--pgd-epsilon: did you mean --eps"),
         "one side": (
             on("good.npz", "--recipe", "cleverhans3", "--clip-min", 0), "or to neither"),
         "negative": (on("good.npz", "--eps", -1, step=False), "--eps must be finite and at least"),

@@ -130,7 +130,7 @@ def test_after_the_system_went_down_only_rows_on_the_disk_count(
 
 
 CHANGES: dict[str, tuple[tuple[Any, ...], str]] = {
-    "recipe": (("--epsilon", 0.3), r"another recipe \(before step 0\.1\d*, epsilon 0\.2, now"),
+    "recipe": (("--eps", 0.3), r"another recipe \(before step 0\.1\d*, epsilon 0\.2, now"),
     "batch size": (("--batch-size", 5), r"another batch size \(before 10, now 5\)"),
     "seed": (("--seed", 1), "another seed"),
     "labels": (("--predicted-labels",), "another labels"),

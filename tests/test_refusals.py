@@ -32,9 +32,9 @@ def with_nan() -> Tensor:
 
 REFUSED: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     # norms
-    ("norm inf", lambda: fgsm(MODEL, X, eps=0.1, norm="inf"), ValueError, "use 'linf'"),
-    ("norm numpy", lambda: fgsm(MODEL, X, eps=0.1, norm=np.inf), ValueError, "use 'linf'"),  # type: ignore[arg-type]
-    ("norm 2", lambda: pgd(MODEL, X, eps=0.1, norm=2), ValueError, "use 'l2'"),  # type: ignore[arg-type]
+    ("norm -inf", lambda: fgsm(MODEL, X, eps=0.1, norm=-np.inf), ValueError, "got -inf"),
+    ("norm 3", lambda: pgd(MODEL, X, eps=0.1, norm=3), ValueError, "'l2' or 'l1', got 3"),
+    ("norm true", lambda: fgsm(MODEL, X, eps=0.1, norm=True), ValueError, "got True"),
     ("norm unknown", lambda: perturb(X, X, eps=0.1, norm="l3"), ValueError, "got 'l3'"),
     ("norm none", lambda: perturb(X, X, eps=0.1, norm=None), ValueError, "got None"),  # type: ignore[arg-type]
     # lengths

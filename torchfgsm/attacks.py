@@ -47,8 +47,8 @@ def attack(
         recipe: Every choice; see `Recipe` and its presets.
         loss_fn: `loss_fn(output, target)` -> scalar or per-example losses, as in torch. Default:
             cross-entropy per example.
-        step: Length of a step in place of the recipe's; a tensor of shape (N,) gives each example
-            its own, others broadcast to the features.
+        step: Length of a step in place of the recipe's; a tensor with one axis gives each example
+            its own, (N,), others broadcast to the features: one number per column is (1, columns).
         epsilon: Radius of the ball in place of the recipe's, likewise.
         clip_min: Lower bound in the input's units in place of the recipe's: a number, a tensor
             that broadcasts to x, or a dict or list of these by feature.
@@ -66,21 +66,26 @@ def attack(
         TypeError: An input that cannot be perturbed, or arguments of the wrong type.
         ValueError: Bad shapes, values, ranges or labels; no path from the input to the loss.
     """
+    return _attack(
+        model,
+        x,
+        y,
+        recipe=recipe,
+        loss_fn=loss_fn,
+        step=step,
+        epsilon=epsilon,
+        clip_min=clip_min,
+        clip_max=clip_max,
+        mask=mask,
+        generator=generator,
+        validate=validate,
+    )
+
+
+def _attack(model: Any, x: Any, y: Any, **arguments: Any) -> Any:
+    """`attack`, with the arguments of `prepared`."""
     with torch.inference_mode(False):
-        gradient, call = prepared(
-            model,
-            x,
-            y,
-            recipe=recipe,
-            loss_fn=loss_fn,
-            step=step,
-            epsilon=epsilon,
-            clip_min=clip_min,
-            clip_max=clip_max,
-            mask=mask,
-            generator=generator,
-            validate=validate,
-        )
+        gradient, call = prepared(model, x, y, **arguments)
         moved = run_on_model(gradient, call)
         return gradient.features.put_together(moved, copy_others=True)
 
@@ -91,7 +96,7 @@ def fgsm(
     y: Any = None,
     *,
     eps: Length,
-    norm: str = "linf",
+    norm: str | float = "linf",
     clip_min: Any = None,
     clip_max: Any = None,
     targeted: bool = False,
@@ -108,9 +113,9 @@ def fgsm(
         model: As in `attack`.
         x: The input (N, ...), or a dict or list of features.
         y: Labels or targets; None: the model's own prediction.
-        eps: Length of the step in the input's units, at least 0; a tensor of shape (N,) gives each
-            example its own.
-        norm: "linf", "l2" or "l1".
+        eps: Length of the step in the input's units, at least 0; a tensor with one axis gives each
+            example its own, (N,), others broadcast to x as in `attack`.
+        norm: "linf", "l2" or "l1"; numpy.inf, 2, 1 and the libraries' other words too.
         clip_min: Lower bound of the input's range, or None.
         clip_max: Upper bound of the input's range, or None.
         targeted: `y` is what to move towards.
@@ -125,10 +130,10 @@ def fgsm(
         TypeError: As `attack`.
         ValueError: As `attack`; an unknown norm; a negative or non-finite eps.
     """
-    checks.check_norm(norm)
+    name = checks.norm_named(norm)
     checks.check_target(targeted, y)
-    recipe = Recipe(norm=norm, step=_number("eps", eps), targeted=targeted)  # type: ignore[arg-type]
-    return attack(
+    recipe = Recipe(norm=name, step=_number("eps", eps), targeted=targeted)
+    return _attack(
         model,
         x,
         y,
@@ -139,6 +144,7 @@ def fgsm(
         clip_max=clip_max,
         mask=mask,
         validate=validate,
+        lengths_called=("eps", "epsilon"),
     )
 
 
@@ -150,7 +156,7 @@ def pgd(
     eps: Length,
     step_size: Length | None = None,
     iterations: int = 10,
-    norm: str = "linf",
+    norm: str | float = "linf",
     clip_min: Any = None,
     clip_max: Any = None,
     targeted: bool = False,
@@ -168,11 +174,11 @@ def pgd(
         model: As in `attack`.
         x: The input (N, ...), or a dict or list of features.
         y: Labels or targets; None: the model's own prediction on the clean input.
-        eps: Radius of the ball in the input's units, at least 0; a tensor of shape (N,) gives each
-            example its own.
+        eps: Radius of the ball in the input's units, at least 0; a tensor with one axis gives each
+            example its own, (N,), others broadcast to x as in `attack`.
         step_size: Length of one step, likewise; default `2.5 * eps / iterations`.
         iterations: Number of steps, at least 1.
-        norm: "linf", "l2" or "l1".
+        norm: "linf", "l2" or "l1"; numpy.inf, 2, 1 and the libraries' other words too.
         clip_min: Lower bound of the input's range, or None.
         clip_max: Upper bound of the input's range, or None.
         targeted: `y` is what to move towards.
@@ -189,7 +195,7 @@ def pgd(
         TypeError: As `attack`.
         ValueError: As `attack`; an unknown norm; a bad eps, step_size or number of iterations.
     """
-    checks.check_norm(norm)
+    name = checks.norm_named(norm)
     checks.check_target(targeted, y)
     radius = _number("eps", eps)
     if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
@@ -197,14 +203,14 @@ def pgd(
     if step_size is None:
         step_size = 2.5 * eps / iterations
     recipe = Recipe(
-        norm=norm,  # type: ignore[arg-type]  # checked above
+        norm=name,
         step=_number("step_size", step_size),
         iterations=iterations,
         epsilon=radius,
         targeted=targeted,
         random_start="uniform" if random_start else "none",
     )
-    return attack(
+    return _attack(
         model,
         x,
         y,
@@ -217,6 +223,7 @@ def pgd(
         mask=mask,
         generator=generator,
         validate=validate,
+        lengths_called=("step_size", "eps"),
     )
 
 
@@ -235,7 +242,7 @@ def perturb(
     grad: Any,
     *,
     eps: Length,
-    norm: str = "linf",
+    norm: str | float = "linf",
     clip_min: Any = None,
     clip_max: Any = None,
     mask: Any = None,
@@ -249,9 +256,9 @@ def perturb(
     Args:
         x: The input (N, ...), or a dict or list of features.
         grad: The loss's gradient at `x`, in its structure, shapes and dtypes.
-        eps: Length of the step in the input's units, at least 0; a tensor of shape (N,) gives each
-            example its own.
-        norm: "linf", "l2" or "l1".
+        eps: Length of the step in the input's units, at least 0; a tensor with one axis gives each
+            example its own, (N,), others broadcast to x as in `attack`.
+        norm: "linf", "l2" or "l1"; numpy.inf, 2, 1 and the libraries' other words too.
         clip_min: Lower bound of the input's range, or None.
         clip_max: Upper bound of the input's range, or None.
         mask: Factor in [0, 1] on the gradient.
@@ -267,9 +274,9 @@ def perturb(
         TypeError: A gradient that is not a tensor.
         ValueError: As `attack`; a gradient of another shape, dtype or device than its feature.
     """
-    checks.check_norm(norm)
+    name = checks.norm_named(norm)
     recipe = Recipe(
-        norm=norm,  # type: ignore[arg-type]  # checked above
+        norm=name,
         step=_number("eps", eps),
         clip_grad=clip_grad,
         nonfinite=nonfinite,

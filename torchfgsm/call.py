@@ -48,8 +48,12 @@ class Call:
         clip_max: Any = None,
         mask: Any = None,
         generator: torch.Generator | None = None,
+        as_in_originals: bool = False,
     ) -> Call:
         """The recipe's numbers where the call gives nothing else, in each feature's dtype.
+
+        A length of shape (N,) is one number per example, whatever N is. The originals know no such
+        form: `as_in_originals` leaves it to broadcast along the last axis, as theirs does.
 
         Raises:
             ValueError: Neither the recipe nor the call says how long a step is.
@@ -60,9 +64,10 @@ class Call:
         low = features.spread(recipe.clip_min if clip_min is None else clip_min)
         high = features.spread(recipe.clip_max if clip_max is None else clip_max)
         radius = recipe.epsilon if epsilon is None else epsilon
+        spread = _cast if as_in_originals else _per_example
         return cls(
-            steps=[_per_example(length, tensor) for tensor in features.tensors],
-            radii=[_per_example(radius, tensor) for tensor in features.tensors],
+            steps=[spread(length, tensor) for tensor in features.tensors],
+            radii=[spread(radius, tensor) for tensor in features.tensors],
             lows=_cast_each(low, features),
             highs=_cast_each(high, features),
             masks=_cast_each(features.select(mask), features),

@@ -12,24 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from torchfgsm.features import Features, items
+from torchfgsm.presets import Norm, known_norm
 from torchfgsm.recipe import Recipe
 
-_NORMS = ("linf", "l2", "l1")
 
-
-def check_norm(norm: object) -> None:
-    """Refuses anything but this package's names of norms.
+def norm_named(word: object) -> Norm:
+    """This package's name of a norm, from any library's word for it.
 
     Raises:
-        ValueError: With the name that was probably meant.
+        ValueError: No norm's name.
     """
-    if norm in _NORMS:
-        return
-    meant = {"inf": "linf", "infinity": "linf", math.inf: "linf", 2: "l2", 1: "l1", "L2": "l2"}
-    hint = meant.get(norm) if isinstance(norm, (str, int, float)) else None
-    raise ValueError(
-        f"norm must be 'linf', 'l2' or 'l1', got {norm!r}" + (f"; use {hint!r}" if hint else "")
-    )
+    norm = known_norm(word)
+    if norm is None:
+        raise ValueError(f"norm must be 'linf', 'l2' or 'l1', got {word!r}")
+    return norm
 
 
 def check_target(targeted: bool, y: Any) -> None:
@@ -50,7 +46,8 @@ def check_length(
     Args:
         name: The argument's name, for the message.
         value: A number or a tensor.
-        features: Features to which a tensor must broadcast, or whose batch size it must have.
+        features: Features whose batch size a tensor with one axis must have, and to which all
+            others must broadcast.
         values: Whether the entries of a tensor are looked at.
 
     Raises:
@@ -65,12 +62,25 @@ def check_length(
         if values and not bool((torch.isfinite(value) & (value >= 0)).all()):
             raise ValueError(f"{name} must be finite and at least 0 in every entry")
         for tensor in features.tensors if features else ():
-            if value.shape != tensor.shape[:1]:
-                check_broadcast(name, value, tensor)
+            _check_length_shape(name, value, tensor)
     elif isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}")
     elif not 0 <= float(value) < math.inf:
         raise ValueError(f"{name} must be finite and at least 0, got {value!r}")
+
+
+def _check_length_shape(name: str, value: Tensor, tensor: Tensor) -> None:
+    """One axis is that of the examples, so that no batch size changes what a shape means."""
+    if value.dim() != 1 or value.numel() == 1:
+        check_broadcast(name, value, tensor)
+    elif value.shape != tensor.shape[:1]:
+        along = tensor.dim() > 1 and value.shape == tensor.shape[-1:]
+        raise ValueError(
+            f"{name} with one axis is one number per example: expected shape "
+            f"{tuple(tensor.shape[:1])}, got {tuple(value.shape)} for a feature of shape "
+            f"{tuple(tensor.shape)}"
+            + (f"; for one along the last axis give {name}[None]" if along else "")
+        )
 
 
 def looks_at_values(x: Any, validate: bool | None) -> bool:

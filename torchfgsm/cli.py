@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchfgsm import failures
 from torchfgsm.configuration import LIBRARIES
+from torchfgsm.option_values import number
 from torchfgsm.version import __version__
 
 if TYPE_CHECKING:
@@ -69,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
         help=f"comma-separated; default {_LIBRARIES}",
     )
     compare.add_argument(
-        "--eps", type=float, help="step in the data's units; default a tenth of their range"
+        "--eps",
+        type=number,
+        help="step in the data's units, such as 0.1 or 8/255; default a tenth of their range",
     )
     _add_allow_unsafe(compare)
     compare.add_argument("--json", action="store_true", help="write JSON to stdout")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from torchfgsm.presets import NSL_WORDS, NUMPY_ORDERS, Norm, known_norm
 from torchfgsm.recipe import Recipe
 from torchfgsm.weighting import Weighting
 
@@ -37,6 +38,45 @@ _TRAINING: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"nsl": ("multiplier", "label_smoothing"), "cleverhans3": ("adv_coeff", "smoothing", "pass_y")}
 )
 _FIELDS = tuple(f.name for f in dataclasses.fields(Recipe))
+_NORM_OPTIONS: Mapping[str, Mapping[Norm, object]] = MappingProxyType(
+    {"adv_grad_norm": NSL_WORDS, "ord": NUMPY_ORDERS, "norm": NUMPY_ORDERS}
+)
+# A word of another library or of this package -> what it is called in the others. NSL's single step
+# has the length that CleverHans calls eps; a ball alone, pgd_epsilon, leaves its step at 0.001.
+_MEANT: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "eps": ("adv_step_size",),
+        "eps_iter": ("adv_step_size",),
+        "step_size": ("adv_step_size", "eps_iter"),
+        "alpha": ("adv_step_size", "eps_iter"),
+        "adv_step_size": ("eps",),
+        "pgd_epsilon": ("eps",),
+        "nb_iter": ("pgd_iterations",),
+        "steps": ("pgd_iterations", "nb_iter"),
+        "pgd_iterations": ("nb_iter",),
+        "ord": ("adv_grad_norm", "norm"),
+        "adv_grad_norm": ("ord", "norm"),
+        "clip_value_min": ("clip_min",),
+        "clip_value_max": ("clip_max",),
+        "rand_init": ("random_init",),
+        "random_init": ("rand_init",),
+        "rand_init_eps": ("rand_minmax",),
+        "rand_minmax": ("rand_init_eps",),
+        "adv_coeff": ("multiplier",),
+        "multiplier": ("adv_coeff",),
+        "smoothing": ("label_smoothing",),
+        "label_smoothing": ("smoothing",),
+    }
+)
+_ITERATED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {**_MEANT, "eps": ("pgd_epsilon",), "adv_step_size": ("eps_iter",)}
+)
+_COUNTS = ("pgd_iterations", "nb_iter", "iterations", "steps")
+_PORTS = ("cleverhans-tf2", "cleverhans-torch")
+# Names of which the nearest by spelling is another library.
+_MEANT_LIBRARIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"cleverhans": LIBRARIES[1:], "cleverhans4": _PORTS, "cleverhans-4": _PORTS, "ch4": _PORTS}
+)
 
 
 def attack_options(library: str) -> dict[str, Any]:
@@ -106,13 +146,19 @@ class Configuration:
                 that the library refuses.
             TypeError: An option that the library requires is missing.
         """
-        check_name("library", library, LIBRARIES)
-        given = dict(options or {})
+        check_library(library)
         preset = _PRESETS[library]
         parameters, training = attack_options(library), training_options(library)
+        own_names = {*parameters, *training}
         known = dict.fromkeys([*parameters, *training, *_FIELDS])
-        for name in given:
-            check_name(f"option of {library}", name, known)
+        words = _ITERATED if any(name in _COUNTS for name in options or {}) else _MEANT
+        for name in options or {}:
+            meant = [other for other in words.get(name, ()) if other in own_names]
+            check_name(f"option of {library}", name, known, meant)
+        given = {
+            name: _in_own_words(name, value) if name in parameters else value
+            for name, value in (options or {}).items()
+        }
         missing = [
             name
             for name, default in parameters.items()
@@ -148,15 +194,42 @@ def _training(library: str, given: Mapping[str, Any], recipe: Recipe) -> dict[st
     return {"recipe": recipe}
 
 
-def check_name(what: str, name: object, known: Iterable[str]) -> None:
-    """Refuses an unknown name.
+def _in_own_words(name: str, value: Any) -> Any:
+    """A norm as the library writes it, whichever word was given for it; all else as it is."""
+    norm = known_norm(value) if name in _NORM_OPTIONS else None
+    return value if norm is None else _NORM_OPTIONS[name][norm]
+
+
+def check_library(name: object, what: str = "library", others: Sequence[str] = ()) -> None:
+    """Refuses an unknown library; `others` are known besides.
 
     Raises:
-        ValueError: The message names the nearest known one.
+        ValueError: The message names those that may be meant.
+    """
+    known = (*LIBRARIES, *others)
+    check_name(what, name, known, _MEANT_LIBRARIES.get(str(name).lower(), ()))
+
+
+def check_name(what: str, name: object, known: Iterable[str], meant: Sequence[str] = ()) -> None:
+    """Refuses an unknown name.
+
+    Args:
+        what: What it is a name of.
+        name: The name.
+        known: All known ones.
+        meant: Those that are meant by it; none: the nearest by spelling.
+
+    Raises:
+        ValueError: The message names what was probably meant.
     """
     names = list(known)
     if name in names:
         return
-    close = difflib.get_close_matches(str(name), names, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names)}"
+    close = meant or difflib.get_close_matches(str(name), names, n=1)
+    hint = f"did you mean {_listed(close)}?" if close else f"known are {', '.join(names)}"
     raise ValueError(f"unknown {what} {name!r}: {hint}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    *first, last = map(repr, names)
+    return f"{', '.join(first)} or {last}" if first else last

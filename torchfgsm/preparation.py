@@ -28,10 +28,12 @@ def prepared(
     mask: Any = None,
     generator: torch.Generator | None = None,
     validate: bool | None = None,
+    lengths_called: tuple[str, str] = ("step", "epsilon"),
 ) -> tuple[ModelGradient, Call]:
     """The gradient and the call that `run_on_model` takes, from the arguments of `attack`.
 
-    Outside of inference mode only: copies of inference tensors are made here.
+    Outside of inference mode only: copies of inference tensors are made here. `lengths_called` is
+    what the caller calls the step and the radius, for messages.
 
     Raises:
         TypeError: An input that cannot be perturbed, or arguments of the wrong type.
@@ -48,9 +50,11 @@ def prepared(
     high = recipe.clip_max if clip_max is None else clip_max
     checks.check_bounds(recipe, features, low, high, values=values)
     checks.check_mask(features, mask, values=values)
-    for name, length in (("step", step), ("epsilon", epsilon)):
-        checks.check_length(name, length, features, values=values)
     checks.check_radius(recipe, epsilon, features)
+    step_called, radius_called = lengths_called
+    # The radius first: where it is bad, a step derived from it is bad too.
+    checks.check_length(radius_called, epsilon, features, values=values)
+    checks.check_length(step_called, step, features, values=values)
     call = Call.of(
         recipe,
         features,

@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+import numbers
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 Norm = Literal["linf", "l2", "l1"]
 R = TypeVar("R", bound="Presets")
 
-# The originals' own names for a norm: NSL's words, CleverHans' numpy orders.
-_NSL_NORMS: Mapping[str, Norm] = MappingProxyType({"infinity": "linf", "l2": "l2", "l1": "l1"})
-_NUMPY_NORMS: Mapping[float, Norm] = MappingProxyType({math.inf: "linf", 2: "l2", 1: "l1"})
+# The originals' own names for a norm.
+NSL_WORDS: Mapping[Norm, str] = MappingProxyType({"linf": "infinity", "l2": "l2", "l1": "l1"})
+NUMPY_ORDERS: Mapping[Norm, float] = MappingProxyType({"linf": math.inf, "l2": 2, "l1": 1})
+_OTHER_WORDS: Mapping[str, Norm] = MappingProxyType(
+    {"inf": "linf", "infinity": "linf", "2": "l2", "1": "l1"}
+)
+_STARTS = ("numpy.", "np.", "math.", "torch.", "l_", "l-")
 
 # Floor under the squared L2 norm in all four originals (NSL writes it as epsilon ** 2, 1e-6).
 _ORIGINALS_GUARD = 1e-12
+
+
+def known_norm(word: object) -> Norm | None:
+    """The norm that a word or number stands for, None where it stands for none.
+
+    Args:
+        word: This package's names, NSL's words and `NormType`, numpy's orders, and any of these as
+            text: "linf", "inf", "np.inf", "infinity", numpy.inf, "L2", "2", 2.
+    """
+    word = getattr(word, "value", word)
+    if isinstance(word, str):
+        name = word.strip().lower()
+        for start in _STARTS:
+            name = name.removeprefix(start)
+        return next((norm for norm in NSL_WORDS if norm == name), _OTHER_WORDS.get(name))
+    if isinstance(word, bool):
+        return None
+    if isinstance(word, numbers.Real):
+        return next((norm for norm, order in NUMPY_ORDERS.items() if order == word), None)
+    return None
 
 
 class Presets:
@@ -43,7 +68,8 @@ class Presets:
 
         Args:
             adv_step_size: Length of a step.
-            adv_grad_norm: "infinity", "l2", "l1", or `torchfgsm.nsl.NormType`.
+            adv_grad_norm: "infinity", "l2", "l1", or `torchfgsm.nsl.NormType`; the words of the
+                other libraries too, here as in the other presets.
             clip_value_min: Smallest value of the features.
             clip_value_max: Largest value of the features.
             pgd_iterations: Number of steps.
@@ -53,8 +79,8 @@ class Presets:
         Raises:
             ValueError: An unknown norm.
         """
-        word = getattr(adv_grad_norm, "value", adv_grad_norm)
-        if not isinstance(word, str) or word not in _NSL_NORMS:
+        norm = known_norm(adv_grad_norm)
+        if norm is None:
             raise ValueError(
                 f"NSL's adv_grad_norm must be 'l1', 'l2', 'infinity' or a NormType, "
                 f"got {adv_grad_norm!r}"
@@ -64,7 +90,7 @@ class Presets:
             reduction="mean",
             nonfinite="zero",
             missing_gradient="stay",
-            norm=_NSL_NORMS[word],
+            norm=norm,
             guard=_ORIGINALS_GUARD,
             joint=True,
             step=adv_step_size,
@@ -215,9 +241,9 @@ class Presets:
         **choices: Any,
     ) -> R:
         """What the three CleverHans ports share: one FGM step, or PGD when iterated."""
-        if not isinstance(order, Hashable) or order not in _NUMPY_NORMS:
+        norm = known_norm(order)
+        if norm is None:
             raise ValueError(f"CleverHans' norm must be numpy.inf, 1 or 2, got {order!r}")
-        norm = _NUMPY_NORMS[order]  # type: ignore[index]  # any hashable equal to inf, 1 or 2
         iterated = nb_iter is not None
         if iterated and norm == "l1":
             raise NotImplementedError(

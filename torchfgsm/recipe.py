@@ -9,7 +9,7 @@ import operator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
-from torchfgsm.presets import Norm, Presets
+from torchfgsm.presets import Norm, Presets, known_norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Recipe(Presets):
         missing_gradient: A feature without a path to the loss: "stay" unchanged and unclipped, or
             "refuse".
         clip_grad: Gradient entries whose step would be clipped away count as 0 (CleverHans 3).
-        norm: The norm of the step and of the ball.
+        norm: The norm of the step and of the ball; numpy.inf, "infinity", 2 and the like too.
         guard: Floor under the squared L2 norm by which a gradient is divided. 0: none is needed,
             the gradient is scaled first; only an all-zero gradient gives no step.
         joint: The norm is taken over all features of an example together (NSL).
@@ -93,6 +93,8 @@ class Recipe(Presets):
     model_mode: Literal["eval", "keep", "keep_and_update"] = "eval"
 
     def __post_init__(self) -> None:
+        if self.norm not in _CHOICES["norm"]:  # the libraries' words for a norm
+            object.__setattr__(self, "norm", known_norm(self.norm) or self.norm)
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value not in choices:

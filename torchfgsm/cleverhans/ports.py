@@ -15,6 +15,7 @@ from torchfgsm.checks import refuse_other_dtype
 from torchfgsm.features import Features, normal
 from torchfgsm.gradient import condition
 from torchfgsm.model_gradient import ModelGradient, run_on_model
+from torchfgsm.presets import NUMPY_ORDERS, known_norm
 from torchfgsm.recipe import Recipe
 
 _GUARD = 1e-12
@@ -61,7 +62,8 @@ def generate(
             keep_graph=keep_graph,
             expects_logits=True,
         )
-        (adversarial,) = run_on_model(gradient, Call.of(recipe, features, **tensors))
+        call = Call.of(recipe, features, **tensors, as_in_originals=True)
+        (adversarial,) = run_on_model(gradient, call)
     return adversarial
 
 
@@ -145,9 +147,15 @@ def norm_name(order: object, allowed: tuple[float, ...] = (math.inf, 1, 2)) -> s
         ValueError: Not one of the allowed orders.
     """
     if order not in allowed:
-        words = ", ".join("numpy.inf" if a == math.inf else str(a) for a in allowed)
-        raise ValueError(f"Norm order must be one of {words}, got {order!r}")
+        words = ", ".join(map(_shown_order, allowed))
+        meant = known_norm(order)
+        hint = f"; use {_shown_order(NUMPY_ORDERS[meant])}" if meant else ""
+        raise ValueError(f"Norm order must be one of {words}, got {order!r}{hint}")
     return _NAMES[order]
+
+
+def _shown_order(order: float) -> str:
+    return "numpy.inf" if order == math.inf else str(order)
 
 
 def linear_optimum(grad: Tensor, eps: Any, order: object, *, nan_has_sign: bool) -> Tensor:

@@ -103,6 +103,7 @@ def projected_gradient_descent(
         ValueError: As `fast_gradient_method`, or `eps_iter` above `eps`.
     """
     ports.check_radius(norm, eps, eps_iter, clip_min, clip_max, sanity_checks=sanity_checks)
+    ports.norm_name(norm)
     numbers, tensors = ports.split(eps=eps, eps_iter=eps_iter, clip_min=clip_min, clip_max=clip_max)
     recipe = Recipe.cleverhans_tf2(
         norm=norm,

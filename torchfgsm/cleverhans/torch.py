@@ -100,6 +100,7 @@ def projected_gradient_descent(
         NotImplementedError: norm 1.
         ValueError: As `fast_gradient_method`, or `eps_iter` above `eps`.
     """
+    ports.norm_name(norm)
     eps, eps_iter = _scalar("eps", eps), _scalar("eps_iter", eps_iter)
     # As in the original the norm comes first, then a step of length 0, then all other checks.
     if norm in (torch.inf, 2) and (eps == 0 or (eps > 0 and eps_iter == 0)):

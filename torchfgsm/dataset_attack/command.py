@@ -19,6 +19,7 @@ from torchfgsm.dataset_attack import models
 from torchfgsm.dataset_attack.output import Output
 from torchfgsm.dataset_attack.recipes import recipe_of
 from torchfgsm.dataset_attack.rows import Rows, opened
+from torchfgsm.dataset_attack.spans import Spans
 from torchfgsm.dataset_attack.tensors import array_of, device_of, inputs_of, labels_of
 from torchfgsm.model_gradient import run_on_model
 from torchfgsm.preparation import prepared
@@ -99,6 +100,7 @@ def _attack_rows(
     for source in (x, y):
         if source is not None:
             source.skip(output.rows)
+    spans = Spans()
     with Bar("attacking", "rows") as bar:
         bar(output.rows, total)
         for first in range(output.rows, total, size):
@@ -113,7 +115,10 @@ def _attack_rows(
             if not first:
                 output.create(*batches, total)
             output.write(*batches)
+            spans.add(array_of(inputs), batches[0])
             bar(output.rows, total)
+    for note in spans.notes(recipe):
+        print(f"torchfgsm: {note}", file=sys.stderr)
 
 
 @contextlib.contextmanager

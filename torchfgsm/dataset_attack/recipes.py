@@ -3,34 +3,79 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from torchfgsm import checks
-from torchfgsm.configuration import LIBRARIES, Configuration
-from torchfgsm.parity.cases import NSL_WORDS, NUMPY_ORDERS
-from torchfgsm.presets import Norm
+from torchfgsm.configuration import LIBRARIES, Configuration, check_library
+from torchfgsm.option_values import norm, number
 from torchfgsm.recipe import Recipe
 
 NATIVE = "native"
+# Older names of the options and those of the libraries, and what they are called here.
+_MEANT = {
+    "--steps": "--iterations",
+    "--step": "--step-size",
+    "--epsilon": "--eps",
+    "--nb-iter": "--iterations",
+    "--pgd-iterations": "--iterations",
+    "--eps-iter": "--step-size",
+    "--alpha": "--step-size",
+    "--adv-step-size": "--eps for one step, or --step-size",
+    "--pgd-epsilon": "--eps",
+    "--ord": "--norm",
+    "--adv-grad-norm": "--norm",
+}
+
+
+class _Refused(argparse.Action):
+    """Says what an option is called."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        name = str(option_string)
+        raise ValueError(
+            f"unknown option {name}: did you mean {_MEANT[self.option_strings[0]]}? --eps is the "
+            "radius of the ball and the length of a single step, --step-size the length of one "
+            "of --iterations steps"
+        )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options that choose a recipe."""
     parser.add_argument(
-        "--recipe", choices=(*LIBRARIES, NATIVE), default=NATIVE,
-        help="whose attack, with its defaults; default native, this package's own",
+        "--recipe", default=NATIVE, metavar="RECIPE",
+        help=f"whose attack, with its defaults: {', '.join((*LIBRARIES, NATIVE))}; default native, "
+        "this package's own",
     )  # fmt: skip
-    parser.add_argument("--norm", choices=("linf", "l2", "l1"), help="default: the recipe's")
-    parser.add_argument("--eps", type=float, help="length of a step in the data's units")
-    parser.add_argument("--steps", type=int, help="iterate: number of steps")
-    parser.add_argument("--epsilon", type=float, help="radius of the ball that steps stay in")
-    parser.add_argument("--clip-min", type=float, help="smallest value of the data's range")
-    parser.add_argument("--clip-max", type=float, help="largest value of the data's range")
+    parser.add_argument(
+        "--norm", type=norm, metavar="NORM", help="linf, l2 or l1; default: the recipe's"
+    )
+    parser.add_argument(
+        "--eps", type=number,
+        help="radius of the ball, which is the length of a single step, in the data's units, such "
+        "as 0.1 or 8/255",
+    )  # fmt: skip
+    parser.add_argument("--iterations", type=int, help="iterate: number of steps")
+    parser.add_argument(
+        "--step-size", type=number,
+        help="length of one of several steps; default 2.5 * eps / iterations (CleverHans: at most "
+        "eps), without --eps the recipe's",
+    )  # fmt: skip
+    parser.add_argument("--clip-min", type=number, help="smallest value of the data's range")
+    parser.add_argument("--clip-max", type=number, help="largest value of the data's range")
     parser.add_argument(
         "--random-start", action=argparse.BooleanOptionalAction,
         help="whether iterated steps start at a random point of the ball; default: the recipe's",
     )  # fmt: skip
     parser.add_argument("--targeted", action="store_true", help="the labels are targets")
+    for name in _MEANT:
+        parser.add_argument(name, action=_Refused, nargs="?", help=argparse.SUPPRESS)
 
 
 def recipe_of(options: argparse.Namespace) -> Recipe:
@@ -39,13 +84,19 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
     Raises:
         ValueError: An option that is missing, bad, or not the library's.
     """
-    if options.steps is not None and options.steps < 1:
-        raise ValueError(f"--steps must be at least 1, got {options.steps}")
-    if options.steps is None:
-        for name in ("epsilon", "random_start"):
+    check_library(options.recipe, "recipe", (NATIVE,))
+    if options.iterations is not None and options.iterations < 1:
+        raise ValueError(f"--iterations must be at least 1, got {options.iterations}")
+    if options.iterations is None:
+        for name in ("step_size", "random_start"):
             if getattr(options, name) is not None:
                 option = "--" + name.replace("_", "-")
-                raise ValueError(f"{option} belongs to iterated steps: give their number, --steps")
+                raise ValueError(
+                    f"{option} belongs to iterated steps: give their number, --iterations"
+                    + (", or for one step its length, --eps" if name == "step_size" else "")
+                )
+    for name in ("eps", "step_size"):
+        checks.check_length("--" + name.replace("_", "-"), getattr(options, name))
     try:
         if options.recipe == "nsl":
             return _nsl(options)
@@ -57,69 +108,77 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
 def _nsl(options: argparse.Namespace) -> Recipe:
     if options.targeted:
         raise ValueError("NSL has no targeted attacks: --targeted needs another --recipe")
+    iterated = options.iterations is not None
+    if iterated and options.norm == "l1" and options.eps is not None:
+        raise ValueError(
+            "NSL projects to balls of the norms l2 and linf only: --norm l1 takes --step-size "
+            "without --eps, or --recipe native"
+        )
     given = {
-        "adv_step_size": options.eps,
-        "adv_grad_norm": options.norm and NSL_WORDS[options.norm],
-        "pgd_iterations": options.steps,
-        "pgd_epsilon": options.epsilon,
+        "adv_step_size": _step_size(options) if iterated else options.eps,
+        "adv_grad_norm": options.norm,
+        "pgd_iterations": options.iterations,
+        "pgd_epsilon": options.eps if iterated else None,
         "random_init": options.random_start,
         "clip_value_min": options.clip_min,
         "clip_value_max": options.clip_max,
     }
-    return Recipe.nsl(**_without_none(given))
+    return Configuration.of("nsl", _without_none(given)).recipe
 
 
 def _cleverhans(options: argparse.Namespace) -> Recipe:
-    iterated = options.steps is not None
     first = options.recipe == "cleverhans3"
-    lengths = (
-        {"eps": options.epsilon, "eps_iter": options.eps} if iterated else {"eps": options.eps}
-    )
     if not first:
-        # Their own functions have no defaults for these.
-        _need(options, "epsilon", "eps") if iterated else _need(options, "eps")
-    norm = options.norm or "linf"
+        _need_eps(options)  # their own functions have no default for it
+    step = _step_size(options)
+    if options.step_size is None and step is not None:
+        step = min(step, options.eps)  # the originals refuse longer ones
     given = {
-        **lengths,
-        "ord" if first else "norm": NUMPY_ORDERS[norm],
-        "nb_iter": options.steps,
+        "eps": options.eps,
+        "eps_iter": step,
+        "ord" if first else "norm": options.norm or "linf",
+        "nb_iter": options.iterations,
         "rand_init": options.random_start,
         "clip_min": options.clip_min,
         "clip_max": options.clip_max,
         "targeted": options.targeted,
     }
-    return Configuration.of(options.recipe, _without_none(given)).recipe
+    recipe = Configuration.of(options.recipe, _without_none(given)).recipe
+    if recipe.epsilon is not None and recipe.step is not None and recipe.step > recipe.epsilon:
+        raise ValueError(
+            f"--step-size {recipe.step} is longer than the ball's radius {recipe.epsilon}, which "
+            "CleverHans refuses: give at most --eps"
+        )
+    return recipe
 
 
 def _native(options: argparse.Namespace) -> Recipe:
-    norm: Norm = options.norm or "linf"
-    steps, radius = options.steps, options.epsilon
-    _need(options, *(["eps"] if steps is None else ["epsilon"]))
-    length = options.eps if options.eps is not None else 2.5 * radius / steps
-    for name, value in (("--eps", options.eps), ("--epsilon", radius)):
-        checks.check_length(name, value)
-    starts = steps is not None and options.random_start is not False
+    _need_eps(options)
+    iterated = options.iterations is not None
     return Recipe(
-        norm=norm,
-        step=length,
-        iterations=steps or 1,
-        epsilon=radius,
-        random_start="uniform" if starts else "none",
+        norm=options.norm or "linf",
+        step=_step_size(options) if iterated else options.eps,
+        iterations=options.iterations or 1,
+        epsilon=options.eps if iterated else None,
+        random_start="uniform" if iterated and options.random_start is not False else "none",
         clip_min=options.clip_min,
         clip_max=options.clip_max,
         targeted=options.targeted,
     )
 
 
-def _need(options: argparse.Namespace, *names: str) -> None:
-    meaning = {"eps": "the length of a step", "epsilon": "the radius of the ball"}
-    for name in names:
-        if getattr(options, name) is None:
-            what = "one step" if options.steps is None else "iterated steps"
-            raise ValueError(
-                f"--recipe {options.recipe} needs --{name} for {what}: {meaning[name]} in the "
-                "data's units"
-            )
+def _step_size(options: argparse.Namespace) -> float | None:
+    """The length of one of several steps, by default as `torchfgsm.pgd` has it."""
+    if options.step_size is not None or options.eps is None or options.iterations is None:
+        given: float | None = options.step_size
+        return given
+    return 2.5 * float(options.eps) / int(options.iterations)
+
+
+def _need_eps(options: argparse.Namespace) -> None:
+    if options.eps is None:
+        what = "the length of the step" if options.iterations is None else "the radius of the ball"
+        raise ValueError(f"--recipe {options.recipe} needs --eps: {what} in the data's units")
 
 
 def _without_none(given: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import Any
 
+from torchfgsm.presets import NSL_WORDS, known_norm
 from torchfgsm.recipe import Recipe
 
 
@@ -55,8 +56,10 @@ class AdvNeighborConfig:
             self.adv_grad_norm = NormType(self.adv_grad_norm)
         except ValueError:
             known = ", ".join(repr(norm.value) for norm in NormType)
+            meant = known_norm(self.adv_grad_norm)
             raise ValueError(
                 f"adv_grad_norm must be one of {known} or a NormType, got {self.adv_grad_norm!r}"
+                + (f"; use {NSL_WORDS[meant]!r}" if meant else "")
             ) from None
 
     def recipe(self) -> Recipe:

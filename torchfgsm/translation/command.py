@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from torchfgsm.configuration import LIBRARIES, check_name
+from torchfgsm.configuration import LIBRARIES, check_library
 from torchfgsm.option_values import parsed
 from torchfgsm.translation.errors import TranslationError
 from torchfgsm.translation.translating import translate
@@ -33,8 +33,8 @@ def run(options: argparse.Namespace) -> int:
         TranslationError: No configuration of the other library does the same.
         ValueError: Bad options.
     """
-    check_name("library", options.origin, LIBRARIES)
-    check_name("library", options.to, LIBRARIES)
+    check_library(options.origin)
+    check_library(options.to)
     try:
         found = translate(parsed(options.options), to=options.to, source=options.origin)
     except TranslationError:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from torchfgsm.configuration import attack_options
+from torchfgsm.presets import NSL_WORDS, NUMPY_ORDERS
 from torchfgsm.recipe import Recipe
 from torchfgsm.translation.reach import (
     ball_is_idle,
@@ -19,9 +20,6 @@ from torchfgsm.translation.reach import (
     start_radius,
     step_towards_loss,
 )
-
-_NSL_NORMS = {"linf": "infinity", "l2": "l2", "l1": "l1"}
-_NUMPY_ORDERS: dict[str, float] = {"linf": math.inf, "l2": 2, "l1": 1}
 
 
 def options_of(recipe: Recipe, library: str) -> dict[str, Any]:
@@ -40,7 +38,7 @@ def _nsl(recipe: Recipe) -> dict[str, Any]:
         ball = None  # the random start has the radius of the ball, or of the step without one
     return {
         "adv_step_size": (-step if recipe.targeted else step) if moves else 0.0,
-        "adv_grad_norm": _NSL_NORMS[recipe.norm],
+        "adv_grad_norm": NSL_WORDS[recipe.norm],
         "clip_value_min": finite(recipe.clip_min),
         "clip_value_max": finite(recipe.clip_max),
         "pgd_iterations": recipe.iterations if moves else 1,
@@ -75,7 +73,7 @@ def _cleverhans(recipe: Recipe, norm: str, radius: str) -> dict[str, Any]:
         else (None, None)
     )
     shared = {
-        norm: _NUMPY_ORDERS[recipe.norm],
+        norm: NUMPY_ORDERS[recipe.norm],
         "clip_min": low,
         "clip_max": high,
         "targeted": recipe.targeted,

@@ -14,6 +14,7 @@ from torchfgsm.configuration import (
     LIBRARIES,
     Configuration,
     attack_options,
+    check_library,
     check_name,
     training_options,
 )
@@ -97,7 +98,7 @@ def _attributes(neighbor: object) -> dict[str, Any]:
 
 
 def _from_keywords(given: dict[str, Any], library: str) -> Source:
-    check_name("library", library, LIBRARIES)
+    check_library(library)
     masked = False
     conditions: tuple[str, ...] = ()
     if library == "nsl":

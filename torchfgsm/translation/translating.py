@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from torchfgsm.configuration import (
-    LIBRARIES,
     TITLES,
     Configuration,
     attack_options,
-    check_name,
+    check_library,
     training_options,
 )
 from torchfgsm.recipe import Recipe
@@ -135,7 +134,7 @@ def translate(
         TypeError: Something else than a configuration.
         ValueError: An unknown library or option, or a value that the library refuses.
     """
-    check_name("library", to, LIBRARIES)
+    check_library(to)
     given = _with_targets(read(config, source))
     configuration = given.configuration
     if configuration.library == to:
