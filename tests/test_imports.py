@@ -116,6 +116,8 @@ OUTER = (
     "converters",
     "comparison",
     "judgement",
+    "label_slope",
+    "sign_judgement",
     "originals",
     "parity",
     "configuration",
