@@ -35,6 +35,7 @@ from torchfgsm.originals import LIBRARIES
 from torchfgsm.originals.process import Reply, Worker, WorkerError
 from torchfgsm.parity import port
 from torchfgsm.parity.cases import Case, norm_of
+from torchfgsm.parity.float64_slopes import gradient_of
 from torchfgsm.parity.judge import compared, judge
 from torchfgsm.parity.judge_perturbation import judge_float64
 from torchfgsm.parity.originals_side import Originals, iterations, up_to
@@ -165,8 +166,8 @@ class Runner:
             alone = noise_in_training(expected, ours, exact, noise)
         else:
             if iterations(case) > 1 and norm_of(case) != "linf":  # else they are there already
-                gradient = self.originals.gradient(case, path, batch, result.get("labels"))
-                expected |= self.originals.iterates(case, path, model, batch, gradient)
+                slopes = self.originals.slopes(case, path, batch, result.get("labels"))
+                expected |= self.originals.iterates(case, path, model, batch, slopes)
             alone = noise_alone(expected, ours, exact)
             found = near_noise(found, verdict, expected, exact)
         return replace(found, word=ALONE) if alone else found
@@ -204,17 +205,17 @@ class Runner:
         if case.library == "cleverhans3":
             labels = self._rows(case, path, batch)
             labels = labels / labels.sum(axis=1, keepdims=True)
-        gradient = self.originals.gradient(case, path, batch, labels)
+        slopes = self.originals.slopes(case, path, batch, labels)
         x = {name: np.asarray(value, np.float64) for name, value in batch.x.items()}
-        slopes = {f"gradient64/{name}": g for name, g in gradient(x, True).items()}
-        truth = true_adversarial(case, batch, gradient)
+        there = slopes(x, True)
+        truth = true_adversarial(case, batch, gradient_of(slopes))
         expected = {f"adv/{name}": value for name, value in truth.items()}
         # A steep model's probabilities near 1 cost float64 digits, too.
         ours = {
             name: np.where(np.abs(a - expected[name]) <= _STEEP_TOLERANCE, expected[name], a)
             for name, a in port.run_port(case, model, batch).items()
         }
-        verdict = judge_float64(case, batch, slopes, expected, ours)
+        verdict = judge_float64(case, batch, there, expected, ours)
         if verdict.passed:
             return found
         text = verdict.comparison.to_text()

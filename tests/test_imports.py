@@ -117,6 +117,8 @@ OUTER = (
     "converters",
     "comparison",
     "judgement",
+    "label_slope",
+    "sign_judgement",
     "originals",
     "parity",
     "configuration",

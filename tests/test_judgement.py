@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from torchfgsm.comparison import Comparison
-from torchfgsm.judgement import compare_to_truth, judge_signs
+from torchfgsm.judgement import compare_to_truth
+from torchfgsm.sign_judgement import judge_signs
 
 SHAPE = (100, 8, 8, 3)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from torchfgsm.parity.judge_perturbation import (
     judge_by_truth,
     judge_float64,
     judge_signs_first,
+    saturated_examples,
 )
 from torchfgsm.parity.verdict import Verdict
 
@@ -53,8 +55,11 @@ def judge(
     if case.dtype == "float64":
         return judge_float64(case, data, expected, theirs, actual)
     if norm_of(case) == "l2":
-        return judge_by_truth(case, data, expected, theirs, actual, in_float64)
-    return judge_signs_first(case, data, expected, theirs, dict(actual), iterate, in_float64)
+        found = judge_by_truth(case, data, expected, theirs, actual, in_float64)
+    else:
+        ours = dict(actual)
+        found = judge_signs_first(case, data, expected, theirs, ours, iterate, in_float64)
+    return replace(found, saturated=saturated_examples(expected), examples=len(data.y))
 
 
 def compared(case: Case, expected: Arrays) -> dict[str, Array]:

@@ -8,11 +8,15 @@ from dataclasses import replace
 import numpy as np
 
 from torchfgsm.comparison import Comparison, compare
-from torchfgsm.judgement import SignVerdict, compare_to_truth, judge_signs
+from torchfgsm.judgement import compare_to_truth
+from torchfgsm.label_slope import LabelSlope, rounding, saturated
 from torchfgsm.parity.cases import Case, norm_of
 from torchfgsm.parity.data import Array, Data
+from torchfgsm.parity.label_fit import without_rounding
 from torchfgsm.parity.originals_side import iterations
+from torchfgsm.parity.truth import true_adversarial
 from torchfgsm.parity.verdict import Verdict
+from torchfgsm.sign_judgement import SignVerdict, judge_signs
 
 Arrays = Mapping[str, Array]
 Iterate = Callable[[int], Arrays]
@@ -20,6 +24,8 @@ Iterate = Callable[[int], Arrays]
 FLOAT64_TOLERANCE = 1e-11
 # A truth that the original itself misses by this share of the step is no judge.
 _TRUTH_LIMIT = 0.05
+# Of the step: what lies further from float64 than this may hang on the label's slope alone.
+_GROSS = 1e-4
 # Largest distance of the port from the truth when it runs in float64 itself.
 _LUCK_TOLERANCE = 1e-9
 
@@ -64,17 +70,21 @@ def judge_by_truth(
     in_float64: Callable[[], Arrays],
 ) -> Verdict:
     """By each example's distance from float64, relative to the original's own distance."""
-    truth = {f"adv/{name}": expected[f"truth/{name}"] for name in data.x}
+    truth = {f"adv/{name}": value for name, value in _truth(case, data, expected).items()}
     slack = _slack(case, data)
     ours = {k: v for k, v in actual.items() if k in theirs}
-    strict = compare_to_truth(theirs, ours, truth, slack=slack)
     rule = f"at most 4 times the original's distance from float64, plus {slack:.1e}"
+    near = compare(theirs, ours, atol=slack)
+    rounded = 0
+    if not near and set(ours) == set(theirs):
+        theirs, ours, rounded = _without_rounding(case, data, expected, theirs, ours)
+    strict = compare_to_truth(theirs, ours, truth, slack=slack)
     rows, excused = strict.rows, 0
     if not strict and set(ours) == set(theirs):
         lenient, excused = _excuse_luck(theirs, ours, truth, slack, in_float64)
         rows = lenient.rows if lenient else strict.rows
         excused = excused if lenient else 0
-    if compare(theirs, ours, atol=slack):  # whatever the truth
+    if near:  # whatever the truth
         return Verdict(case, Comparison(case.name, rows), rule)
     # Where float64 and the original disagree grossly, the truth would excuse anything.
     typical = max(float(np.median(np.abs(theirs[k] - truth[k]))) for k in theirs)
@@ -84,7 +94,47 @@ def judge_by_truth(
         atol=_TRUTH_LIMIT * _length(case),
     )
     comparison = Comparison(case.name, (*rows, *check.failures))
-    return Verdict(case, comparison, rule, lucky=excused, examples=len(data.y))
+    return Verdict(case, comparison, rule, lucky=excused + rounded, examples=len(data.y))
+
+
+def _truth(case: Case, data: Data, expected: Arrays) -> Arrays:
+    """The float64 values; of signs, which are judged by themselves, those of the original."""
+    turns = iterations(case)
+    first = f"gradient/{next(iter(data.x))}"
+    if norm_of(case) == "l2" or (turns > 1 and norm_of(case) != "linf") or first not in expected:
+        return {name: expected[f"truth/{name}"] for name in data.x}
+    places = iter([""] if turns == 1 else [f"{turn}/" for turn in range(1, turns + 1)])
+
+    def gradient(x: Arrays, first: bool) -> dict[str, Array]:
+        place = next(places)
+        return {n: np.asarray(expected[f"gradient/{place}{n}"], np.float64) for n in x}
+
+    return true_adversarial(case, data, gradient)
+
+
+def _without_rounding(
+    case: Case, data: Data, expected: Arrays, theirs: Arrays, ours: Arrays
+) -> tuple[Arrays, Arrays, int]:
+    """Both sides, without the rounding of the label's slope in the examples that hang on it.
+
+    Those are where a side is further from float64 than rounding else takes it.
+    """
+    if "label_miss" not in expected or norm_of(case) != "l2" or iterations(case) != 1:
+        return theirs, ours, 0
+    gross = np.zeros(len(data.y), bool)
+    for name in data.x:
+        for side in (theirs, ours):
+            far = per_example(side[f"adv/{name}"] - expected[f"truth/{name}"])
+            gross |= far > _GROSS * _length(case)
+    found = [without_rounding(case, data, expected, side)[0] for side in (theirs, ours)]
+    judged = [
+        {
+            key: np.where(_rows(gross, array), new[key].astype(array.dtype), array)
+            for key, array in side.items()
+        }
+        for new, side in zip(found, (theirs, ours), strict=True)
+    ]
+    return judged[0], judged[1], int(gross.sum())
 
 
 def _excuse_luck(
@@ -145,6 +195,7 @@ def judge_signs_first(
                 expected[f"gradient64/{name}"],
                 norm=norm_of(case),
                 x=x,
+                label=label_slope(expected, name, data.classes),
             )
             flipped = np.sign(theirs[key] - x) != np.sign(actual[key] - x)
             actual[key] = np.where(flipped, theirs[key], actual[key])
@@ -182,12 +233,30 @@ def _first_differences(
                     expected[f"gradient64/{turn}/{name}"],
                     norm="linf",
                     x=before,
+                    label=label_slope(expected, name, data.classes, turn),
                 )
                 flipped = np.sign(theirs - before) != np.sign(ours - before)
                 gone |= flipped.reshape(len(x), -1).any(axis=1)
             before = theirs
         diverged[f"adv/{name}"] = _rows(gone, x)
     return verdicts, diverged
+
+
+def label_slope(
+    expected: Arrays, name: str, classes: int, turn: int | None = None, dtype: str = "float32"
+) -> LabelSlope | None:
+    """What rounding does to the label's slope at an iterate; None where it is not known."""
+    turns = "" if turn is None else f"/{turn}"
+    if f"label_miss{turns}" not in expected:
+        return None
+    limit = rounding(expected[f"label_miss{turns}"], classes, dtype)
+    return LabelSlope(expected[f"label_slope{turns}/{name}"], limit)
+
+
+def saturated_examples(expected: Arrays) -> int:
+    """How many examples have a label whose float32 softmax rounds to exactly 1."""
+    miss = expected.get("label_miss")
+    return 0 if miss is None else int(saturated(miss).sum())
 
 
 def _rows(examples: Array, like: Array) -> Array:

@@ -19,7 +19,8 @@ from torchfgsm.originals.process import Reply, Worker
 from torchfgsm.parity import functions
 from torchfgsm.parity.cases import Case, norm_of
 from torchfgsm.parity.data import Array, Data
-from torchfgsm.parity.truth import Gradient, Inputs, true_adversarial
+from torchfgsm.parity.float64_slopes import Slopes, gradient_of, slopes_of
+from torchfgsm.parity.truth import true_adversarial
 from torchfgsm.weighting import Weighting
 
 
@@ -84,9 +85,10 @@ class Originals:
             data: The batch.
 
         Returns:
-            The original's arrays (see the workers), and for perturbations gradient64/<input> and
-            truth/<input> from the float64 judge; for iterated L-inf steps in float32 every iterate
-            (iterate/<k>/<input>) and both gradients where it was computed (gradient/<k>/<input>).
+            The original's arrays (see the workers), and for perturbations gradient64/<input>,
+            truth/<input> and, where the loss takes logits, label_slope/<input> and label_miss from
+            the float64 judge; for iterated L-inf steps in float32 every iterate
+            (iterate/<k>/<input>) and all of these where it was computed (gradient/<k>/<input> ...).
 
         Raises:
             WorkerError: The original failed.
@@ -102,13 +104,12 @@ class Originals:
             return {}
         if case.kind == "train":
             return self._training_truth(case, path, data)
-        gradient = self.gradient(case, path, data, found.get("labels"))
-        x = {name: np.asarray(value, np.float64) for name, value in data.x.items()}
-        judges = {f"gradient64/{name}": g for name, g in gradient(x, True).items()}
-        truth = true_adversarial(case, data, gradient)
+        slopes = self.slopes(case, path, data, found.get("labels"))
+        judges = dict(slopes({k: np.asarray(v, np.float64) for k, v in data.x.items()}, True))
+        truth = true_adversarial(case, data, gradient_of(slopes))
         judges |= {f"truth/{name}": value for name, value in truth.items()}
         if iterations(case) > 1 and norm_of(case) == "linf" and case.dtype == "float32":
-            judges |= self.iterates(case, path, model, data, gradient)
+            judges |= self.iterates(case, path, model, data, slopes)
         return judges
 
     def result(self, case: Case, path: Path, model: nn.Module, data: Data) -> dict[str, Array]:
@@ -156,30 +157,9 @@ class Originals:
         )
         return dict(reply.arrays)
 
-    def gradient(self, case: Case, path: Path, data: Data, labels: Array | None) -> Gradient:
-        """The gradient of the attack's loss by the original model in float64, given its labels."""
-        targets, loss = self._targets(case, path, data, labels)
-        mean = case.library == "cleverhans-torch" or (
-            case.library == "nsl" and case.loss.get("reduction") != "sum"
-        )
-        weights = {k: v for k, v in data.extras(case).items() if k == "w"}
-        sign = -1.0 if case.labels == "target" else 1.0
-
-        def gradient(x: Inputs, first: bool) -> Inputs:
-            arrays = {f"x/{name}": value for name, value in x.items()} | {"y": targets}
-            reply = self.worker("nsl").call(
-                "oracle",
-                {**arrays, **(weights if first else {})},
-                model=str(path),
-                output=case.output,
-                dtype="float64",
-                loss=loss,
-                reduction="mean" if mean else "sum",
-                want=["input_gradient"],
-            )
-            return {name: sign * reply.arrays[f"gradient/{name}"] for name in x}
-
-        return gradient
+    def slopes(self, case: Case, path: Path, data: Data, labels: Array | None) -> Slopes:
+        """What the original model's float64 loss does where the attack looks; see `slopes_of`."""
+        return slopes_of(self.worker("nsl"), case, path, data, labels)
 
     def _training_truth(self, case: Case, path: Path, data: Data) -> dict[str, Array]:
         """Loss, parameter gradients and weights after a step in float64.
@@ -210,28 +190,10 @@ class Originals:
         )
         return {f"truth/{name}": value for name, value in reply.arrays.items()}
 
-    def _targets(
-        self, case: Case, path: Path, data: Data, labels: Array | None
-    ) -> tuple[Array, dict[str, Any]]:
-        """The labels that the original took, and the Keras loss that takes them."""
-        if case.library == "nsl":
-            return data.labels(case)["y"], dict(case.loss)
-        if case.library == "cleverhans3" and labels is not None:
-            return labels, {"class": "CategoricalCrossentropy", "from_logits": True}
-        loss = {"class": "SparseCategoricalCrossentropy", "from_logits": True}
-        if case.labels != "predicted":
-            return data.class_numbers(case), loss
-        if labels is not None:
-            return labels, loss
-        reply = self.worker("nsl").call(
-            "oracle", data.inputs("float64"), model=str(path), output=case.output, want=["logits"]
-        )
-        return np.argmax(reply.arrays["logits"], axis=1), loss
-
     def iterates(
-        self, case: Case, path: Path, model: nn.Module, data: Data, gradient: Gradient
+        self, case: Case, path: Path, model: nn.Module, data: Data, slopes: Slopes
     ) -> dict[str, Array]:
-        """Every iterate of a PGD case, and both gradients at the one before it."""
+        """Every iterate of a PGD case; both gradients and the slopes at the one before it."""
         found: dict[str, Array] = {}
         here = data
         for turn in range(1, iterations(case) + 1):
@@ -239,9 +201,11 @@ class Originals:
             one_step = replace(case, params={**case.params, iterations_key(case): 1})
             at = self.result(one_step, path, model, here)
             inputs = {name: np.asarray(v, np.float64) for name, v in here.x.items()}
-            for name, g64 in gradient(inputs, turn == 1).items():
+            for key, value in slopes(inputs, turn == 1).items():
+                kind, _, name = key.partition("/")
+                found[f"{kind}/{turn}/{name}".rstrip("/")] = value
+            for name in data.x:
                 found[f"gradient/{turn}/{name}"] = at[f"gradient/{name}"]
-                found[f"gradient64/{turn}/{name}"] = g64
             adv = self.result(up_to(case, turn), path, model, data)
             for name in data.x:
                 found[f"iterate/{turn}/{name}"] = adv[f"adv/{name}"]

@@ -18,8 +18,10 @@ class Verdict:
         rule: By which rule they were compared.
         explained: Signs that differ and that float noise explains.
         elements: Elements compared.
-        lucky: Examples in which the original was nearer to float64 than float32 is, by luck.
+        lucky: Examples in which the original was nearer to float64 than float32 is, by luck, or
+            whose label's slope was rounded.
         examples: Examples compared.
+        saturated: Examples whose label's float32 softmax rounds to exactly 1.
     """
 
     case: Case
@@ -29,6 +31,7 @@ class Verdict:
     elements: int = 0
     lucky: int = 0
     examples: int = 0
+    saturated: int = 0
 
     @property
     def passed(self) -> bool:

@@ -37,9 +37,11 @@ Handlers:
         after/<weight> for all weights after one step. The model itself is not changed.
     oracle(model, loss, output, dtype="float64", reduction="sum"|"mean", want; x, y, w): the
         original model's own values, without NSL. want: list out of "input_gradient", "loss",
-        "losses", "parameter_gradient", "logits" -> arrays gradient/<name>, loss (scalar; "mean"
-        divides the weighted sum by the number of losses, which is B), losses (per example,
-        unweighted), grad/<weight>, logits (of the output asked for). Labels and weights as above.
+        "losses", "parameter_gradient", "logits", "label_slope" -> arrays gradient/<name>, loss
+        (scalar; "mean" divides the weighted sum by the number of losses, which is B), losses (per
+        example, unweighted), grad/<weight>, logits (of the output asked for); for one output of
+        logits label_slope/<name> (the gradient with the label's logit for the loss) and label_miss
+        [B] (1 less the label's probability; 0 for a shared label). Labels and weights as above.
     training_truth(model, norm, eps, clean, adversarial, smoothing, predicted, training, optimizer;
         x, y one-hot): the formula of CleverHans 3's adversarial training with one step, in
         float64: clean and adversarial weigh the two losses; predicted labels or y in the attack

@@ -6,7 +6,7 @@ import keras_models
 import numpy as np
 import tensorflow as tf
 
-_WANT = ("input_gradient", "loss", "losses", "parameter_gradient", "logits")
+_WANT = ("input_gradient", "label_slope", "loss", "losses", "parameter_gradient", "logits")
 
 
 def oracle(params, arrays):
@@ -24,9 +24,15 @@ def oracle(params, arrays):
         outputs = tf.nest.flatten(model(list(tensors.values()), training=False))
         losses = _losses(params, arrays, outputs) if set(want) != {"logits"} else None
         total = _total(losses, params, arrays) if losses is not None else None
+        if "label_slope" in want:
+            chosen, miss = _label_logits(arrays, params["dtype"], outputs)
+            chosen = _total(chosen, params, arrays)
     results = {}
     if "input_gradient" in want:
         results.update(keras_models.numpy_arrays("gradient", tape.gradient(total, tensors)))
+    if "label_slope" in want:
+        results.update(keras_models.numpy_arrays("label_slope", tape.gradient(chosen, tensors)))
+        results["label_miss"] = np.asarray(miss)
     if "parameter_gradient" in want:
         weights = {weight.name: weight for weight in model.trainable_weights}
         results.update(keras_models.numpy_arrays("grad", tape.gradient(total, weights)))
@@ -48,6 +54,23 @@ def _losses(params, arrays, outputs):
     functions = keras_models.keras_losses({**params, "loss": unreduced}, len(outputs))
     labels = keras_models.labels(arrays, params["dtype"])
     return tf.add_n([loss(labels[i], outputs[i]) for i, loss in enumerate(functions)])
+
+
+def _label_logits(arrays, dtype, outputs):
+    """The logit of each example's label, and 1 less the label's probability, without rounding.
+
+    A label that is shared by classes misses nothing: its slope is no difference of p and 1.
+    """
+    (logits,), (labels,) = outputs, keras_models.labels(arrays, dtype)
+    rows = tf.constant(labels)
+    if not rows.dtype.is_floating:
+        rows = tf.one_hot(rows, logits.shape[-1])
+    rows = tf.cast(rows, logits.dtype)
+    others = tf.where(rows > 0, tf.constant(float("-inf"), logits.dtype), logits)
+    miss = tf.exp(tf.reduce_logsumexp(others, -1) - tf.reduce_logsumexp(logits, -1))
+    alone = tf.reduce_max(rows, -1) == 1
+    chosen = tf.reduce_sum(tf.where(rows > 0, logits, tf.zeros_like(logits)), -1)
+    return chosen, tf.where(alone, miss, tf.zeros_like(miss))
 
 
 def _total(losses, params, arrays):

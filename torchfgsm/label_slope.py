@@ -1,0 +1,116 @@
+"""What float32 can do to the gradient of a softmax that is nearly sure of its label.
+
+The cross-entropy's slope at the label's logit is p - 1, where p is the label's probability. p is
+rounded to the last digit of 1, so that p - 1 is wrong by an absolute error, however small it is
+itself; the slopes of the other logits, p, keep their relative precision. The error is one number
+for an example: it adds that multiple of the derivative of the label's logit to the gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Floats = NDArray[np.float64]
+
+# Half of the distance from 1 to the next float.
+UNITS = {"float32": 2.0**-24, "float64": 2.0**-53}
+
+
+def rounding(miss: _Floats, classes: int, dtype: str = "float32") -> _Floats:
+    """The largest error of p - 1 that a sum of exponentials and a division can make, (N,).
+
+    Each addition to a sum that is nearly 1 rounds by a unit, and loses at most what it adds; the
+    division rounds once more, and not where nothing was left to divide by.
+
+    Args:
+        miss: 1 - p without rounding, (N,).
+        classes: number of classes, one addition each.
+        dtype: the floats of the program.
+    """
+    unit = UNITS[dtype]
+    found: _Floats = np.minimum(miss, classes * unit) + np.minimum(miss, unit)
+    return found
+
+
+def saturated(miss: _Floats) -> NDArray[np.bool_]:
+    """Whether the label's float32 softmax rounds to exactly 1, (N,)."""
+    found: NDArray[np.bool_] = miss <= UNITS["float32"]
+    return found
+
+
+def saturation_sentence(count: int, examples: int) -> str:
+    """What a user has to know of examples whose label's softmax rounds to exactly 1."""
+    return (
+        f"In {count} of {examples} examples the label's softmax rounds to exactly 1: the label's "
+        "own part of the gradient, as large as all others together, is lost in the originals as "
+        "in the port, and where the softmax is nearly 1 its last digit decides the direction. "
+        "Attack in float64"
+    )
+
+
+@dataclass(frozen=True)
+class LabelSlope:
+    """The gradients that the rounding of the label's slope leads to.
+
+    Attributes:
+        slope: derivative of the label's logit, scaled as the loss is, (N, ...), in float64.
+        rounding: the largest error of the label's slope, (N,).
+    """
+
+    slope: NDArray[np.floating]
+    rounding: _Floats
+
+
+def smallest_error(a: _Floats, b: _Floats, limit: float) -> float:
+    """The error nearest to 0, within +-limit, for which a * error >= b everywhere; inf for none."""
+    with np.errstate(all="ignore"):
+        bound = b / a
+    if (b[a == 0] > 0).any():
+        return float("inf")
+    low = max(float(bound[a > 0].max(initial=-np.inf)), -limit)
+    high = min(float(bound[a < 0].min(initial=np.inf)), limit)
+    if not low <= high:
+        return float("inf")
+    return min(max(0.0, low), high)
+
+
+def error_of_signs(
+    signs: _Floats, g64: _Floats, slope: _Floats, noise: float, limit: float
+) -> float:
+    """The smallest error of the label's slope that gives an example these signs; inf for none.
+
+    Args:
+        signs: the signs of the step; 0 is not looked at.
+        g64: the gradient without rounding.
+        slope: derivative of the label's logit.
+        noise: how far each entry of the gradient may be off besides.
+        limit: the largest error.
+    """
+    chosen = signs != 0
+    return smallest_error((signs * slope)[chosen], (-noise - signs * g64)[chosen], limit)
+
+
+def error_of_maximum(
+    steps: _Floats, g64: _Floats, slope: _Floats, noise: float, limit: float
+) -> float:
+    """The smallest error that makes the places where `steps` is not 0 the largest; inf for none."""
+    places = np.argwhere(steps != 0)
+    if not len(places):
+        return float("inf")
+    signs = np.sign(steps)
+    a, b = [], []
+    for place in map(tuple, places):
+        for side in (1.0, -1.0):
+            a.append((signs[place] * slope[place] - side * slope).ravel())
+            b.append((side * g64 - signs[place] * g64[place] - 2 * noise).ravel())
+    return smallest_error(np.concatenate(a), np.concatenate(b), limit)
+
+
+def fitted_error(difference: _Floats, slope: _Floats, limit: float) -> float:
+    """The error within +-limit that explains most of the difference of two gradients."""
+    size = float((slope * slope).sum())
+    best = float((difference * slope).sum()) / size if size else 0.0
+    return min(max(best, -limit), limit)
