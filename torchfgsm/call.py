@@ -27,6 +27,8 @@ class Call:
         highs: Upper bound of the feature, or None.
         masks: Factor on the gradient, or None.
         generator: Source of randomness of a random start.
+        masks_start: Whether entries whose mask is 0 stay where they are in a random start too. NSL
+            masks the gradient alone.
     """
 
     steps: Sequence[Length]
@@ -35,6 +37,7 @@ class Call:
     highs: Sequence[Bound]
     masks: Sequence[Tensor | float | None]
     generator: torch.Generator | None = None
+    masks_start: bool = True
 
     @classmethod
     def of(
@@ -48,6 +51,7 @@ class Call:
         clip_max: Any = None,
         mask: Any = None,
         generator: torch.Generator | None = None,
+        masks_start: bool = True,
     ) -> Call:
         """The recipe's numbers where the call gives nothing else, in each feature's dtype.
 
@@ -67,6 +71,7 @@ class Call:
             highs=_cast_each(high, features),
             masks=_cast_each(features.select(mask), features),
             generator=generator,
+            masks_start=masks_start,
         )
 
     def only(self, found: Sequence[int]) -> Call:

@@ -137,6 +137,7 @@ def _call(config: AdvNeighborConfig, recipe: Recipe, features: Features) -> Call
         clip_min=found["clip_min"],
         clip_max=found["clip_max"],
         mask=found["mask"],
+        masks_start=False,
     )
 
 
