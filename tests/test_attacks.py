@@ -250,3 +250,33 @@ def test_any_shape_stays_in_ball_and_range(
     assert bool((size_of(rows, norm) <= eps * (1 + 1e-9) + 1e-12).all())
     if clipped:
         assert bool(((found >= 0) & (found <= 1)).all())
+
+
+# A mask holds for the random start too
+
+
+@pytest.mark.parametrize("iterations", [0, 3])
+@pytest.mark.parametrize("start", ["uniform", "cube", "biased_l1"])
+@pytest.mark.parametrize("norm", NORMS)
+def test_no_random_start_moves_what_the_mask_keeps(norm: Any, start: Any, iterations: int) -> None:
+    model, (x, y) = mlp(), batch()
+    recipe = Recipe(norm=norm, step=0.05, epsilon=0.1, iterations=iterations, random_start=start)
+    mask = torch.tensor([1.0, 0.5, 0.0, 0.0])
+    moved = attack(model, x, y, recipe=recipe, mask=mask) - x
+    assert bool((moved[:, 2:] == 0).all())
+    assert float(moved.abs().amax(1).min()) > 0
+
+
+def test_masks_of_a_start_are_kept_by_feature_and_by_number() -> None:
+    inner, (x, y) = mlp(), batch()
+
+    def model(a: Tensor, b: Tensor) -> Tensor:
+        output: Tensor = inner(torch.cat([a, b], 1))
+        return output
+
+    recipe = Recipe(step=0.05, epsilon=0.1, iterations=2, random_start="uniform")
+    given = [x[:, :2], x[:, 2:]]
+    for masks in ([1.0, 0.0], [1.0, torch.zeros(6, 1)], [None, 0.0]):
+        left, right = attack(model, given, y, recipe=recipe, mask=masks)
+        assert torch.equal(right, given[1])
+        assert bool((left != given[0]).all())

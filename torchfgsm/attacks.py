@@ -53,7 +53,8 @@ def attack(
         clip_min: Lower bound in the input's units in place of the recipe's: a number, a tensor
             that broadcasts to x, or a dict or list of these by feature.
         clip_max: Upper bound, likewise.
-        mask: Factor in [0, 1] on the gradient before the direction, in x's structure.
+        mask: Factor in [0, 1] on the gradient before the direction, in x's structure. Entries whose
+            factor is 0 stay where they are, in a random start too.
         generator: Source of randomness of a random start; torch's global one by default.
         validate: Check values too (finite entries, ranges of labels). Default: on CPU tensors.
 
@@ -183,7 +184,7 @@ def pgd(
         clip_max: Upper bound of the input's range, or None.
         targeted: `y` is what to move towards.
         random_start: Start at a uniformly random point of the ball.
-        mask: Factor in [0, 1] on the gradient; a random start moves masked entries too.
+        mask: Factor in [0, 1] on the gradient; entries whose factor is 0 stay where they are.
         loss_fn: `loss_fn(output, target)`; default cross-entropy per example.
         generator: Source of randomness of the start; torch's global one by default.
         validate: As in `attack`.

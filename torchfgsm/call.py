@@ -27,6 +27,8 @@ class Call:
         highs: Upper bound of the feature, or None.
         masks: Factor on the gradient, or None.
         generator: Source of randomness of a random start.
+        masks_start: Whether entries whose mask is 0 stay where they are in a random start too. NSL
+            masks the gradient alone.
     """
 
     steps: Sequence[Length]
@@ -35,6 +37,7 @@ class Call:
     highs: Sequence[Bound]
     masks: Sequence[Tensor | float | None]
     generator: torch.Generator | None = None
+    masks_start: bool = True
 
     @classmethod
     def of(
@@ -53,7 +56,8 @@ class Call:
         """The recipe's numbers where the call gives nothing else, in each feature's dtype.
 
         A length of shape (N,) is one number per example, whatever N is. The originals know no such
-        form: `as_in_originals` leaves it to broadcast along the last axis, as theirs does.
+        form: `as_in_originals` leaves it to broadcast along the last axis, as theirs does, and masks
+        the gradient alone.
 
         Raises:
             ValueError: Neither the recipe nor the call says how long a step is.
@@ -72,6 +76,7 @@ class Call:
             highs=_cast_each(high, features),
             masks=_cast_each(features.select(mask), features),
             generator=generator,
+            masks_start=not as_in_originals,
         )
 
     def only(self, found: Sequence[int]) -> Call:

@@ -88,10 +88,24 @@ def _start(origin: Sequence[Tensor], recipe: Recipe, call: Call) -> list[Tensor]
         )
         if recipe.order == "clip_project_clip":
             deltas = reference.project(deltas, recipe, call)
-        x = [a + d for a, d in zip(origin, deltas, strict=True)]
+        x = [a + d for a, d in zip(origin, _kept_by_masks(deltas, call), strict=True)]
         return reference.clip(x, recipe, call)
     starts_clipped = recipe.order == "clip_project_clip" and call.radii[0] is not None
     return reference.clip(x, recipe, call) if starts_clipped else x
+
+
+def _kept_by_masks(deltas: list[Tensor], call: Call) -> list[Tensor]:
+    """A start's perturbations, 0 where the mask is: what a mask keeps, no start moves."""
+    if not call.masks_start:
+        return deltas
+    kept = []
+    for delta, mask in zip(deltas, call.masks, strict=True):
+        if isinstance(mask, Tensor):
+            delta = torch.where(mask == 0, 0.0, delta)
+        elif mask == 0:
+            delta = torch.zeros_like(delta)
+        kept.append(delta)
+    return kept
 
 
 def _random_radii(recipe: Recipe, call: Call) -> list[Length]:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torchfgsm import shards
 from torchfgsm.attacks import attack
 from torchfgsm.features import items
-from torchfgsm.gradient import attack_mode
 from torchfgsm.model_gradient import LossFn, call_model, output_tensor
+from torchfgsm.modes import attack_mode, watched
 from torchfgsm.progress import Bar, Progress
 from torchfgsm.recipe import Recipe
 from torchfgsm.robust_report import ClassScore, CurvePoint, RobustReport
@@ -92,7 +92,7 @@ def evaluate(
         loss = TrainingLoss(loss_fn, recipe.model_output, None, values=True)
         scoring = _Scoring(attacks, loss, ignore_index, Scores(_CURVE + len(scaled)))
         report = _reporter(progress, stack)
-        stack.enter_context(attack_mode(model, "eval"))
+        stack.enter_context(attack_mode(model, "eval", one_attack=False))
         place, total = device or _device_of(model), _length_of(loader)
         for number, batch in enumerate(loader, start=1):
             x, y = _parts(batch, label_key)
@@ -148,7 +148,9 @@ class _Attacks:
         labels = y if self.pass_y else None
         if self.target is not None:
             labels = self.target(y)
-        recipe = self.recipes[number]
+        # The mode is set for all batches, and a model that draws numbers draws new ones after the
+        # attack: its defence would be known to an attack that puts the random state back.
+        recipe = replace(self.recipes[number], model_mode="keep_and_update")
         return attack(self.model, x, labels, recipe=recipe, loss_fn=self.loss_fn, **self.arguments)
 
 
@@ -175,7 +177,8 @@ class _Scoring:
                 self._score(_ADVERSARIAL + number, output, labels)
 
     def _output(self, x: Any) -> Tensor:
-        return output_tensor(call_model(self.attacks.model, x))
+        with watched(self.attacks.model):
+            return output_tensor(call_model(self.attacks.model, x))
 
     def _score(self, version: int, output: Tensor, labels: _Labels) -> None:
         output = _rows(output, labels.rows)

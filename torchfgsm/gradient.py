@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 def leaf(tensor: Tensor) -> Tensor:
@@ -103,62 +102,3 @@ def condition(
         leaves = ((x <= clip_min) & (grad < 0)) | ((x >= clip_max) & (grad > 0))
         grad = torch.where(leaves, 0.0, grad)
     return grad
-
-
-@contextlib.contextmanager
-def attack_mode(
-    model: Any, mode: Literal["eval", "keep", "keep_and_update"], *, keep_graph: bool = False
-) -> Iterator[None]:
-    """Runs a block with the model in the recipe's mode and leaves no trace on it.
-
-    Args:
-        model: A module; any other callable has no mode and is left alone.
-        mode: "eval": every submodule in eval mode, its own mode put back afterwards. "keep": modes
-            as they are; buffers (BatchNorm statistics) and the state of torch's random generators
-            (dropout) are as before afterwards. "keep_and_update": nothing is put back.
-        keep_graph: Whether the graph is backpropagated after the block, when buffers may have
-            changed in place.
-    """
-    if not isinstance(model, nn.Module) or mode == "keep_and_update":
-        yield
-        return
-    training = [module for module in model.modules() if module.training]
-    if mode == "eval":
-        with _in_eval_mode(training), _copied_buffers(model.modules() if keep_graph else ()):
-            yield
-    elif training:
-        devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
-        with (
-            _copied_buffers(training),
-            torch.random.fork_rng(devices=sorted(devices, key=str)),
-        ):
-            yield
-    else:
-        yield
-
-
-@contextlib.contextmanager
-def _in_eval_mode(training: Sequence[nn.Module]) -> Iterator[None]:
-    # The attribute, not eval(): that would also call what a module makes of its children's modes.
-    try:
-        for module in training:
-            module.training = False
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextlib.contextmanager
-def _copied_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Lets modules work on copies of their buffers, as `torch.func.functional_call` does."""
-    saved = [(module, dict(module._buffers)) for module in modules if module._buffers]
-    try:
-        for module, buffers in saved:
-            module._buffers.update(
-                {name: b if b is None else b.clone() for name, b in buffers.items()}
-            )
-        yield
-    finally:
-        for module, buffers in saved:
-            module._buffers.update(buffers)

@@ -7,13 +7,14 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from torchfgsm import checks
 from torchfgsm.attacks import attack
 from torchfgsm.call import Length
 from torchfgsm.cuda_graph import CudaGraph
 from torchfgsm.model_gradient import LossFn
+from torchfgsm.model_modules import is_training, modules_of
 from torchfgsm.recipe import Recipe
 
 _MOST_GRAPHS = 4  # a training batch, its last short one, and the same of a validation set
@@ -131,7 +132,7 @@ class CapturedAttack:
         kind = self._backend.device_type
         autocast = (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
         key = (_signature(x), _signature(y), autocast)
-        if self._recipe.model_mode != "eval" and _is_training(self._model):
+        if self._recipe.model_mode != "eval" and is_training(self._model):
             raise ValueError(
                 f"model_mode={self._recipe.model_mode!r} keeps the model in training mode, whose "
                 "dropout and BatchNorm statistics a captured attack cannot put back: call "
@@ -222,24 +223,15 @@ class _Recorded:
             return _copied(self._results)
 
 
-def _is_training(model: Any) -> bool:
-    return isinstance(model, nn.Module) and any(module.training for module in model.modules())
-
-
 def _addresses(model: Any) -> list[int]:
-    """Where parameters and buffers lie, which a graph reads there and nowhere else.
-
-    Each call asks for them, and plain loops are several times as quick as `parameters()`.
-    """
-    found: list[int] = []
-    modules = [model] if isinstance(model, nn.Module) else []
-    for module in modules:  # which grows meanwhile
-        for tensors in (module._parameters, module._buffers):
-            for tensor in tensors.values():
-                if tensor is not None:
-                    found.append(tensor.data_ptr())
-        modules.extend([child for child in module._modules.values() if child is not None])
-    return found
+    """Where parameters and buffers lie, which a graph reads there and nowhere else."""
+    return [
+        tensor.data_ptr()
+        for module in modules_of(model)
+        for tensors in (module._parameters, module._buffers)
+        for tensor in tensors.values()
+        if tensor is not None
+    ]
 
 
 def _signature(value: Any) -> Hashable:

@@ -13,8 +13,9 @@ from torchfgsm import checks, losses
 from torchfgsm.call import Call
 from torchfgsm.engine import run
 from torchfgsm.features import Features
-from torchfgsm.gradient import attack_mode, input_gradient, leaf
+from torchfgsm.gradient import input_gradient, leaf
 from torchfgsm.labels import predicted_labels
+from torchfgsm.modes import attack_mode
 from torchfgsm.recipe import Recipe
 
 LossFn = Callable[[Any, Any], Tensor]

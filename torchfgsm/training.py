@@ -13,6 +13,7 @@ from torch import Tensor
 
 from torchfgsm import distributing
 from torchfgsm.model_gradient import LossFn
+from torchfgsm.model_modules import is_training
 from torchfgsm.recipe import Recipe
 from torchfgsm.training_batch import CleanPass, TrainingBatch
 from torchfgsm.weighting import Weighting
@@ -56,8 +57,7 @@ def _eager_where_a_mode_is_kept(
         if torch.compiler.is_compiling():
             model: Any = args[0] if args else kwargs["model"]
             recipe: Any = kwargs["recipe"]
-            modules: Any = getattr(model, "modules", list)()
-            if recipe.model_mode == "keep" and any(module.training for module in modules):
+            if recipe.model_mode == "keep" and is_training(model):
                 from torchfgsm import dynamo_nodes
 
                 found: AdversarialLosses = dynamo_nodes.eagerly(function, args, kwargs)

@@ -13,6 +13,7 @@ from torchfgsm.engine import refuse_missing
 from torchfgsm.features import normal
 from torchfgsm.gradient import connected, leaf
 from torchfgsm.model_gradient import LossFn, ModelGradient, run_on_model, starts_at_input
+from torchfgsm.model_modules import is_training
 from torchfgsm.preparation import prepared
 from torchfgsm.recipe import Recipe
 from torchfgsm.training_loss import TrainingLoss
@@ -80,8 +81,7 @@ class TrainingBatch:
             attack.loss_fn = training_loss
         own = attack_loss_fn is None and pass_y and not recipe.targeted
         own = own and not (weighted and recipe.reduction == "sum")
-        modes = (module.training for module in getattr(model, "modules", list)())
-        same_mode = recipe.model_mode != "eval" or not any(modes)
+        same_mode = recipe.model_mode != "eval" or not is_training(model)
         shares = recipe.iterations > 0 and same_mode and starts_at_input(recipe, call)
         return cls(attack, call, y, training_loss, weighting, own, shares)
 

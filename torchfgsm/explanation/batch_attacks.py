@@ -18,7 +18,7 @@ from torchfgsm.evaluation import at_length
 from torchfgsm.explanation.measures import Attacked
 from torchfgsm.explanation.result import Array
 from torchfgsm.features import Features, items
-from torchfgsm.gradient import attack_mode
+from torchfgsm.modes import attack_mode
 from torchfgsm.labels import is_single_logit
 from torchfgsm.model_gradient import LossFn, call_model
 from torchfgsm.preparation import prepared
@@ -168,7 +168,7 @@ class BatchAttacks:
             torch.inference_mode(False),
             torch.no_grad(),
             undisturbed(self.model, self.features, self.seed),
-            attack_mode(self.model, "eval"),
+            attack_mode(self.model, "eval", one_attack=False),
         ):
             parts = list(self._parts())
             if len(batches) != len(parts):
@@ -220,7 +220,7 @@ def undisturbed(model: Any, features: Features, seed: int) -> Iterator[None]:
     devices = {t.device for t in features.tensors if t.device.type == "cuda"}
     with (
         torch.random.fork_rng(devices=sorted(devices, key=str)),
-        attack_mode(model, "keep"),
+        attack_mode(model, "keep", one_attack=False),
     ):
         torch.manual_seed(seed)
         yield

@@ -13,9 +13,10 @@ from torchfgsm.call import Call
 from torchfgsm.configuration import Configuration
 from torchfgsm.explanation.batch_attacks import BatchAttacks, undisturbed
 from torchfgsm.features import Features
-from torchfgsm.gradient import attack_mode, input_gradient, leaf
+from torchfgsm.gradient import input_gradient, leaf
 from torchfgsm.labels import predicted_labels
 from torchfgsm.model_gradient import call_model, output_tensor
+from torchfgsm.modes import attack_mode
 from torchfgsm.recipe import Recipe
 from torchfgsm.reference import conditioned
 from torchfgsm.training_loss import TrainingLoss

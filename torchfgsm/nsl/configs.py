@@ -36,7 +36,8 @@ class AdvNeighborConfig:
         clip_value_max: Upper bound, likewise.
         pgd_iterations: Number of steps; 1 is FGSM.
         pgd_epsilon: Radius of the ball to project to; None: no projection.
-        random_init: Start at a random point of the ball.
+        random_init: Start at a random point of the ball, which moves masked entries too, as in the
+            original.
 
     Raises:
         ValueError: An unknown norm.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from torchfgsm.checks import refuse_other_dtype
 from torchfgsm.features import is_differentiable, normal
-from torchfgsm.gradient import attack_mode
+from torchfgsm.modes import attack_mode
 from torchfgsm.nsl.configs import AdvRegConfig
 from torchfgsm.nsl.lib import gen_adv_neighbor
 from torchfgsm.nsl.loss import (
