@@ -301,7 +301,7 @@ def _run(
     if as_json:
         print(json.dumps(table.to_dict(verdicts, versions, failed), indent=2))
     else:
-        print(f"\n{_versions_text(versions)}\n{table.faults(versions)}")
+        print(f"\n{_versions_text(versions)}\n{table.notes(versions, verdicts)}")
         print(f"{table.summary(verdicts, failed)}, {time.monotonic() - start:.0f} s")
     if failed or not verdicts:
         return COULD_NOT_COMPARE

@@ -41,14 +41,19 @@ def saturated(miss: _Floats) -> NDArray[np.bool_]:
     return found
 
 
-def saturation_sentence(count: int, examples: int) -> str:
-    """What a user has to know of examples whose label's softmax rounds to exactly 1."""
+def saturation_sentence(count: int, examples: int, *, cure: bool = True) -> str:
+    """What a user has to know of examples whose label's softmax rounds to exactly 1.
+
+    Args:
+        count: how many examples these are.
+        examples: of how many.
+        cure: whether longer floats are left to attack in.
+    """
     return (
-        f"In {count} of {examples} examples the label's softmax rounds to exactly 1: the label's "
-        "own part of the gradient, as large as all others together, is lost in the originals as "
-        "in the port, and where the softmax is nearly 1 its last digit decides the direction. "
-        "Attack in float64"
-    )
+        f"In {count} of {examples} examples the label's softmax rounds to exactly 1 (saturation): "
+        "the label's own part of the gradient, as large as all others together, is lost, in the "
+        "original libraries as here, and the direction is not the one of exact arithmetic"
+    ) + ". Attack in float64" * cure
 
 
 @dataclass(frozen=True)

@@ -172,12 +172,10 @@ def judge_signs(
         rows = tuple(np.asarray(a[example], dtype=np.float64) for a in (*signs, g32, g64))
         judged = _judge_example(*rows, norm=norm)
         if label is not None:
-            size = np.abs(steps[1][example])
-            # What hardly moves was rounded when it was added to x.
-            moved = np.where(size > _MOVED * size.max(), rows[1], 0.0)
+            moves = _moves(steps[0][example]), _moves(steps[1][example])
             slope = np.asarray(label.slope[example], np.float64)
             limit = float(label.rounding[example])
-            judged = _judge_label(judged, *rows, moved=moved, slope=slope, limit=limit, norm=norm)
+            judged = _judge_label(judged, moves, *rows[2:], slope, limit, norm)
         mismatches += [replace(m, index=(int(example), *m.index)) for m in judged]
     explained = sum(m.explained for m in mismatches)
     worst = sorted(mismatches, key=lambda m: (m.explained, -m.ratio))[:_WORST_KEPT]
@@ -220,35 +218,54 @@ def _judge_example(
 
 def _judge_label(
     mismatches: list[SignMismatch],
-    expected: _Floats,
-    actual: _Floats,
+    moves: tuple[_Floats, _Floats],
     g32: _Floats,
     g64: _Floats,
-    *,
-    moved: _Floats,
     slope: _Floats,
     limit: float,
     norm: str,
 ) -> list[SignMismatch]:
-    """The mismatches of one example, explained where an error of the label's slope does it."""
+    """The mismatches of one example, explained where errors of the label's slope do it.
+
+    One error must give all of the original's signs, and one all of the port's.
+    """
+    expected, actual = moves
     agree = _same(expected, actual)
     difference = g32 - g64
-    if not moved.any() or not np.isfinite(difference).all():
+    if not np.isfinite(difference).all():
         return mismatches
-    own = fitted_error(difference[agree], slope[agree], limit)
-    noise = float(np.abs(difference - own * slope)[agree].max(initial=0.0))
-    if norm == "linf":
-        # Where a mismatch did not move, it can only have wanted to go the other way.
-        signs = np.where(~agree & (moved == 0), -expected, moved)
-        error = abs(error_of_signs(signs, g64, slope, noise, limit))
-    else:
-        error = abs(error_of_maximum(moved, g64, slope, noise, limit))
+    rest = np.abs(difference - fitted_error(difference[agree], slope[agree], limit) * slope)
+    noise = float(rest[agree].max(initial=0.0))
+    sides = (expected, actual, float(rest.max())), (actual, expected, noise)
+    find = _error_of_signs if norm == "linf" else _error_of_maximum
+    error = max(abs(find(own, other, g64, slope, e, limit)) for own, other, e in sides)
     if error == 0 or not np.isfinite(error):
         return mismatches
     return [
         replace(m, noise=noise, judged=error, ratio=error / limit, explained=True, rounded=True)
         for m in mismatches
     ]
+
+
+def _error_of_signs(
+    own: _Floats, other: _Floats, g64: _Floats, slope: _Floats, noise: float, limit: float
+) -> float:
+    # Where one side alone did not move, it can only have wanted to go the other way.
+    signs = np.where(own == 0, -other, own)
+    return error_of_signs(signs, g64, slope, noise, limit) if own.any() else np.inf
+
+
+def _error_of_maximum(
+    own: _Floats, other: _Floats, g64: _Floats, slope: _Floats, noise: float, limit: float
+) -> float:
+    return error_of_maximum(own, g64, slope, noise, limit)
+
+
+def _moves(steps: np.ndarray) -> _Floats:
+    """The signs of one example's steps; what hardly moves was rounded when it was added to x."""
+    size = np.abs(steps)
+    found: _Floats = np.where(size > _MOVED * size.max(), np.sign(steps), 0.0)
+    return found
 
 
 def _gap(expected: _Floats, actual: _Floats, g64: _Floats, noise: float) -> float:

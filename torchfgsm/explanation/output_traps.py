@@ -10,6 +10,7 @@ from torch import Tensor
 from torchfgsm.explanation.batch_attacks import rows_of_probabilities
 from torchfgsm.explanation.first_gradient import SideView
 from torchfgsm.explanation.result import Trap
+from torchfgsm.label_slope import saturation_sentence
 from torchfgsm.labels import is_single_logit
 from torchfgsm.losses import formulas
 from torchfgsm.scores import predictions, true_classes
@@ -100,9 +101,7 @@ def saturated(view: SideView) -> Iterator[Trap]:
             "warning",
             count,
             view.examples,
-            f"In {count} of {view.examples} examples the label's softmax rounds to exactly 1: the "
-            "label's own part of the gradient, as large as all others together, is lost. Attack "
-            "in float64",
+            saturation_sentence(count, view.examples, cure=view.seen.output.dtype != torch.float64),
         )
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from torchfgsm.label_slope import saturation_sentence
 from torchfgsm.parity.cases import Case
 from torchfgsm.parity.verdict import Verdict
 
@@ -40,6 +41,7 @@ def row_of(verdict: Verdict) -> dict[str, Any]:
         "signs_within_noise": verdict.explained,
         "elements": verdict.elements,
         "examples_by_float64": verdict.lucky,
+        "saturated_examples": verdict.saturated,
         "rule": verdict.rule,
         "note": verdict.case.note,
     }
@@ -80,6 +82,19 @@ def line(verdict: Verdict) -> str:
     return text.rstrip()
 
 
+def notes(libraries: Iterable[str], verdicts: Sequence[Verdict]) -> str:
+    """What a reader has to know besides: the originals' faults, and saturation."""
+    return "\n".join(filter(None, [faults(libraries), saturation(verdicts)]))
+
+
+def saturation(verdicts: Iterable[Verdict]) -> str:
+    """One sentence where examples' softmax rounds to 1, for the case that has most; else empty."""
+    most = max(verdicts, key=lambda verdict: verdict.saturated, default=None)
+    if most is None or not most.saturated:
+        return ""
+    return saturation_sentence(most.saturated, most.examples)
+
+
 def summary(verdicts: Sequence[Verdict], failed: Sequence[tuple[Case, str]] = ()) -> str:
     """The last line: PASSED, DIFFERENT, or what could not be compared."""
     bad = [v for v in verdicts if not v.passed]
@@ -101,6 +116,7 @@ def to_dict(
     return {
         "passed": bool(verdicts) and all(v.passed for v in verdicts) and not failed,
         "summary": summary(verdicts, failed),
+        "saturation": saturation(verdicts),
         "versions": versions,
         "rows": [row_of(v) for v in verdicts],
         "comparisons": {v.case.name: v.comparison.to_dict() for v in verdicts},
