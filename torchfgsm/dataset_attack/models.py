@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+
+from torchfgsm.dataset_attack import exported
 
 _PIECE = 1 << 20
 
@@ -26,10 +25,8 @@ def load(options: argparse.Namespace, device: torch.device) -> tuple[nn.Module, 
     """
     path = Path(options.model)
     if path.suffix == ".pt2":
-        model = _exported(path, allowed=options.allow_unsafe)
-        tensors = (*model.parameters(), *model.buffers())
-        found = next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
-        return model.to(device), found
+        model, dtype = exported.load(path, allowed=options.allow_unsafe)
+        return model.to(device), dtype
     return _converted(options, path, device)
 
 
@@ -56,34 +53,6 @@ def _converted(
             "torchfgsm.attack in Python"
         )
     return model.to(device), model.dtype
-
-
-def _exported(path: Path, *, allowed: bool) -> nn.Module:
-    if not allowed:
-        raise ValueError(
-            f"{path}: torch reads parts of an exported program with pickle, which can run code "
-            "that lies in the file: --allow-unsafe allows it, for files of your own"
-        )
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected an exported program, found no such file")
-    try:
-        with _without_traces():
-            module: nn.Module = torch.export.load(str(path)).module()
-    except Exception as error:  # torch raises what it meets
-        raise ValueError(f"{path}: expected a program that torch.export saved: {error}") from error
-    return module
-
-
-@contextlib.contextmanager
-def _without_traces() -> Iterator[None]:
-    """Keeps torch from logging the trace of what it could not read."""
-    logger = logging.getLogger("torch.export")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def digest(path: Path | str) -> str:
