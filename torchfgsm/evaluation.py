@@ -15,7 +15,8 @@ from torchfgsm import shards
 from torchfgsm.attacks import attack
 from torchfgsm.features import items
 from torchfgsm.gradient import attack_mode
-from torchfgsm.model_gradient import LossFn, call_model, output_tensor
+from torchfgsm.model_call import call_model
+from torchfgsm.model_gradient import LossFn, output_tensor
 from torchfgsm.progress import Bar, Progress
 from torchfgsm.recipe import Recipe
 from torchfgsm.robust_report import ClassScore, CurvePoint, RobustReport

@@ -15,7 +15,8 @@ from torchfgsm.explanation.batch_attacks import BatchAttacks, undisturbed
 from torchfgsm.features import Features
 from torchfgsm.gradient import attack_mode, input_gradient, leaf
 from torchfgsm.labels import predicted_labels
-from torchfgsm.model_gradient import call_model, output_tensor
+from torchfgsm.model_call import call_model
+from torchfgsm.model_gradient import output_tensor
 from torchfgsm.recipe import Recipe
 from torchfgsm.reference import conditioned
 from torchfgsm.training_loss import TrainingLoss
