@@ -88,6 +88,7 @@ CORE = (
     "recipe",
     "weighting",
     "features",
+    "model_call",
     "output_form",
     "labels",
     "losses",

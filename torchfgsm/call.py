@@ -56,8 +56,8 @@ class Call:
         """The recipe's numbers where the call gives nothing else, in each feature's dtype.
 
         A length of shape (N,) is one number per example, whatever N is. The originals know no such
-        form: `as_in_originals` leaves it to broadcast along the last axis, as theirs does, and masks
-        the gradient alone.
+        form: `as_in_originals` leaves it to broadcast along the last axis, as theirs does, and
+        masks the gradient alone.
 
         Raises:
             ValueError: Neither the recipe nor the call says how long a step is.

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torchfgsm import shards
 from torchfgsm.attacks import attack
 from torchfgsm.features import items
-from torchfgsm.model_gradient import LossFn, call_model, output_tensor
+from torchfgsm.model_call import call_model
+from torchfgsm.model_gradient import LossFn, output_tensor
 from torchfgsm.modes import attack_mode, watched
 from torchfgsm.progress import Bar, Progress
 from torchfgsm.recipe import Recipe

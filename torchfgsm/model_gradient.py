@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from torchfgsm.engine import run
 from torchfgsm.features import Features
 from torchfgsm.gradient import input_gradient, leaf
 from torchfgsm.labels import predicted_labels
+from torchfgsm.model_call import call_model
 from torchfgsm.modes import attack_mode
 from torchfgsm.recipe import Recipe
 
@@ -116,18 +117,6 @@ def output_tensor(output: Any) -> Tensor:
             "loss_fn(output, target) that takes it"
         )
     return output
-
-
-def call_model(model: Any, x: Any) -> Any:
-    """Calls a model on a tensor, a dict or a list of features.
-
-    Converted models (`input_names`) get a dict's features in their own order; any other model gets
-    the dict itself. The features of a list are positional arguments.
-    """
-    names = getattr(model, "input_names", None)
-    if isinstance(x, Mapping):
-        return model(*[x[name] for name in names]) if names is not None else model(x)
-    return model(*x) if isinstance(x, (list, tuple)) else model(x)
 
 
 def starts_at_input(recipe: Recipe, call: Call) -> bool:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from torchfgsm import distributing
+from torchfgsm.model_call import detached
 from torchfgsm.model_gradient import LossFn
 from torchfgsm.model_modules import is_training
 from torchfgsm.recipe import Recipe
@@ -264,20 +265,10 @@ def _losses(
         clean_loss=None if clean is None else clean.loss,
         adversarial_loss=part,
         adversarial=batch.attack.features.put_together([t.detach() for t in adversarial]),
-        output=None if clean is None else _without_graph(clean.output),
+        output=None if clean is None else detached(clean.output),
         forwards=batch.attack.forwards,
         backwards=batch.attack.backwards,
     )
-
-
-def _without_graph(output: Any) -> Any:
-    if isinstance(output, Tensor):
-        return output.detach()
-    if isinstance(output, dict):
-        return {name: _without_graph(value) for name, value in output.items()}
-    if isinstance(output, (list, tuple)):
-        return [_without_graph(value) for value in output]
-    return output
 
 
 def _detached(losses: AdversarialLosses) -> AdversarialLosses:

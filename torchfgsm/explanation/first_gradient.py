@@ -15,7 +15,8 @@ from torchfgsm.explanation.batch_attacks import BatchAttacks, undisturbed
 from torchfgsm.features import Features
 from torchfgsm.gradient import input_gradient, leaf
 from torchfgsm.labels import predicted_labels
-from torchfgsm.model_gradient import call_model, output_tensor
+from torchfgsm.model_call import call_model
+from torchfgsm.model_gradient import output_tensor
 from torchfgsm.modes import attack_mode
 from torchfgsm.recipe import Recipe
 from torchfgsm.reference import conditioned

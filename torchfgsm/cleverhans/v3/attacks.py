@@ -13,6 +13,7 @@ from torch import Tensor
 
 from torchfgsm.cleverhans import ports
 from torchfgsm.losses import softmax_cross_entropy
+from torchfgsm.model_call import call_model
 from torchfgsm.recipe import Recipe
 
 
@@ -60,7 +61,7 @@ class CallableModelWrapper:
         return list(parameters()) if parameters is not None else []
 
     def _call(self, x: Tensor, **kwargs: Any) -> Tensor:
-        output: Tensor = self.callable_fn(x, **kwargs)
+        output: Tensor = call_model(self.callable_fn, x, **kwargs)
         return output
 
 
