@@ -13,6 +13,7 @@ from torchfgsm.engine import refuse_missing
 from torchfgsm.features import normal
 from torchfgsm.gradient import connected, leaf
 from torchfgsm.model_gradient import LossFn, ModelGradient, run_on_model, starts_at_input
+from torchfgsm.output_form import puts_head_back
 from torchfgsm.preparation import prepared
 from torchfgsm.recipe import Recipe
 from torchfgsm.training_loss import TrainingLoss
@@ -80,6 +81,7 @@ class TrainingBatch:
             attack.loss_fn = training_loss
         own = attack_loss_fn is None and pass_y and not recipe.targeted
         own = own and not (weighted and recipe.reduction == "sum")
+        own = own and puts_head_back(model, recipe.model_output) is None
         modes = (module.training for module in getattr(model, "modules", list)())
         same_mode = recipe.model_mode != "eval" or not any(modes)
         shares = recipe.iterations > 0 and same_mode and starts_at_input(recipe, call)

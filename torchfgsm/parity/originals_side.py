@@ -175,6 +175,7 @@ class Originals:
                 dtype="float64",
                 loss=loss,
                 reduction="mean" if mean else "sum",
+                finds_logits=case.library == "nsl",
                 want=["input_gradient"],
             )
             return {name: sign * reply.arrays[f"gradient/{name}"] for name in x}
@@ -199,6 +200,7 @@ class Originals:
             "training_truth",
             {**data.inputs("float64"), "y": np.eye(data.classes)[data.y]},
             model=str(path),
+            output=case.output,
             norm=norm_of(case),
             eps=attack["eps"],
             clean=weighting.clean,
