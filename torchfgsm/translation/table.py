@@ -135,11 +135,6 @@ TABLE: Mapping[str, tuple[Entry, ...]] = MappingProxyType(
                 LOGITS,
                 lambda q: q.source.model_output == "logits" and q.origin == "nsl",
             ),
-            outside(
-                "Give a model that returns logits, not probabilities: CleverHans 4 takes the "
-                "output of a softmax for logits",
-                lambda q: q.source.model_output == "logits",
-            ),
             condition(
                 "The model returns logits: CleverHans 4 takes the output of a softmax for logits, "
                 "Keras' loss and CleverHans 3 take what comes before it",
