@@ -1,4 +1,4 @@
-"""A Keras model that ends in a softmax: each original on the model itself, the port on it converted."""
+"""A Keras model that ends in a softmax: the originals on it, the port on it converted."""
 
 from __future__ import annotations
 
@@ -95,10 +95,10 @@ def by_dialect(setting: Setting, library: str, norm: str, dtype: torch.dtype) ->
     model, x = setting.model.to(dtype), setting.x.to(dtype)
     try:
         if library == "nsl":
-            options = {"adv_grad_norm": "infinity" if norm == "linf" else norm}
+            word = "infinity" if norm == "linf" else norm
             wrapper = nsl.AdversarialRegularization(
                 model,
-                adv_config=nsl.make_adv_reg_config(adv_step_size=EPS, **options),
+                adv_config=nsl.make_adv_reg_config(adv_step_size=EPS, adv_grad_norm=word),
                 loss=SparseCategoricalCrossentropy(from_logits=True),
             )
             batch = {"image": x, "label": setting.y}

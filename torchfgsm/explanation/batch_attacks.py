@@ -188,8 +188,8 @@ class BatchAttacks:
             if len(batches) != len(parts):
                 batches = [_rows(batches[0], part) for part in parts]
             outputs = [call_model(self.model, batch) for batch in batches]
-            if validate:
-                self._settle(outputs)
+            if validate or self.model_output is None:
+                self.model_output = self._settled(outputs)
             loss = TrainingLoss(self.loss_fn, self.model_output, None, values=validate)
             total = 0.0
             for output, part in zip(outputs, parts, strict=True):
@@ -199,19 +199,20 @@ class BatchAttacks:
             classes, accuracy = self._classes(outputs, parts)
         return Attacked(perturbations, classes, total / len(self.y), accuracy)
 
-    def _settle(self, outputs: list[Any]) -> None:
+    def _settled(self, outputs: list[Any]) -> str:
         """What the model gives: what it states, or is said to, or looks like on the clean batch."""
         form = form_of(self.model)
         stated = None if form is None or form.values == "unknown" else form.values
-        if self.model_output == "probabilities" and self.loss_fn is None:
+        said = self.model_output
+        if said == "probabilities" and self.loss_fn is None:
             near, sure = (
                 torch.cat([_probable(output_tensor(o), slack) for o in outputs])
                 for slack in (_NEARLY, None)
             )
             false = stated == "logits" or 2 * int(near.sum()) < len(near)
             self.refuted = len(sure) if stated == "logits" else int((~sure).sum())
-            self.model_output = "logits" if false else self.model_output
-        self.model_output = stated or self.model_output or _recognised(outputs)
+            said = "logits" if false else said
+        return stated or said or _recognised(outputs)
 
     def _classes(self, outputs: list[Any], parts: list[slice]) -> tuple[Array, float]:
         """Predicted classes and accuracy; none where a loss of the caller's takes other things."""
