@@ -120,8 +120,8 @@ def recorded_verdicts(recording: Any, device: torch.device) -> Iterator[Verdict]
     from torchfgsm.parity import run
     from torchfgsm.parity.cases import all_cases
 
-    def load(path: Path, *, keep_head: bool) -> Any:
-        return converters.load(path, keep_head=keep_head, verify=False).to(device)
+    def load(path: Path) -> Any:
+        return converters.load(path, verify=False).to(device)
 
     models = run.Converted(recording.paths, recording.data(), load)
     for case in all_cases():

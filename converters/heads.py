@@ -13,6 +13,8 @@ from torchfgsm.converters.annotation import Port
 from torchfgsm.converters.onnx_graph import producers
 
 _SHAPES = ("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Cast")
+# A softmax over another axis than the last is transposed by TensorFlow itself.
+_HIDING = ("Reshape", "Squeeze", "Unsqueeze", "Flatten")
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Head:
         text: one line for people.
         probabilities: whether the output stays one of probabilities.
         axis: the axis of the output over which softmax(logits) is the output.
+        behind: the operations between the head and the output, which change shapes alone.
     """
 
     kind: str | None
@@ -32,12 +35,35 @@ class Head:
     text: str
     probabilities: bool = False
     axis: int = -1
+    behind: tuple[str, ...] = ()
 
     def module(self) -> nn.Module:
         """Returns what turns the logits into the model's own output."""
         if self.kind == "Softmax":
             return nn.Softmax(dim=self.axis)
         return nn.Sigmoid() if self.kind == "Sigmoid" else nn.Identity()
+
+    @property
+    def hidden_from_keras(self) -> bool:
+        """Whether the loss of Keras, which looks at the last operation, does not find the head."""
+        return self.kind is not None and any(n in _HIDING for n in self.behind)
+
+    @property
+    def who_sees_what(self) -> str:
+        """What each library takes where the original is attacked there, one line for people."""
+        head = str(self.kind).lower()
+        finds = "NSL's Keras loss finds the logits"
+        if self.kind == "Softmax":
+            finds = "NSL's Keras loss and CleverHans 3's KerasModelWrapper find the logits"
+        if self.hidden_from_keras:
+            finds = (
+                f"NSL's Keras loss does not find the logits behind {' and '.join(self.behind)}, it "
+                'clips the probabilities (model_output="probabilities")'
+            )
+        return (
+            f"{finds}; CleverHans 4 takes the output of the {head} for logits, and its presets put "
+            "it back; with_head() and without_head() choose"
+        )
 
 
 def find_heads(model: Any, outputs: Sequence[Port]) -> list[Head]:
@@ -48,6 +74,13 @@ def find_heads(model: Any, outputs: Sequence[Port]) -> list[Head]:
     """
     graph = _Graph(model)
     return [graph.find(port, f"torchfgsm_head_{i}") for i, port in enumerate(outputs)]
+
+
+def logits_text(heads: Sequence[Head], keep_head: bool) -> str:
+    """What was cut at each output, or why nothing was, one line for people."""
+    text = "; ".join(head.text for head in heads)
+    kept = keep_head and any(head.kind for head in heads)
+    return text + " (put back: keep_head=True)" * kept
 
 
 class _Graph:
@@ -62,7 +95,7 @@ class _Graph:
         what = f"output {port.name!r}"
         if node is None:
             return Head(None, port.tensor, f"{what} is an input of the model")
-        behind = " and ".join(dict.fromkeys(n.op_type for n in path))
+        behind = " and ".join(_names(path))
         if node.op_type in ("Softmax", "LogSoftmax"):
             axis = self._axis(node, path)
             if isinstance(axis, str):
@@ -74,10 +107,11 @@ class _Graph:
                 return Head(None, port.tensor, text, axis=axis)
             logits, end = self._logits(node, path, prefix), f" before {behind}" if behind else ""
             text = f"{what}: cut Softmax ({node.name}){end}"
-            return Head("Softmax", logits, text, axis=axis)
+            return Head("Softmax", logits, text, axis=axis, behind=_names(path))
         if node.op_type == "Sigmoid" and all(self.shapes.keeps_type(n) for n in path):
             logits, end = self._logits(node, path, prefix), f" before {behind}" if behind else ""
-            return Head("Sigmoid", logits, f"{what}: cut Sigmoid ({node.name}){end}")
+            text = f"{what}: cut Sigmoid ({node.name}){end}"
+            return Head("Sigmoid", logits, text, behind=_names(path))
         return self._kept(port, what)
 
     def _kept(self, port: Port, what: str) -> Head:
@@ -119,3 +153,7 @@ class _Graph:
             copy.input[0] = name
             name = copy.output[0] = copy.name = f"{prefix}_{i}"
         return name
+
+
+def _names(path: Sequence[Any]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(node.op_type for node in path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torchfgsm.comparison import Comparison
 from torchfgsm.converters.annotation import Annotation, Weight
 from torchfgsm.converters.errors import ConversionError
-from torchfgsm.converters.heads import Head
+from torchfgsm.converters.heads import Head, logits_text
 from torchfgsm.converters.input_checks import described, ordered_inputs
 from torchfgsm.output_form import OutputForm
 
@@ -70,9 +71,8 @@ class ConvertedModel(nn.Module):
         self.heads = nn.ModuleList(head.module() for head in heads)
         self.found_heads = tuple(heads)
         self.keep_head = keep_head
-        self.logits = "; ".join(head.text for head in heads)
-        if keep_head and any(head.kind for head in heads):
-            self.logits += " (put back: keep_head=True)"
+        self._puts_back = True
+        self.logits = logits_text(heads, keep_head)
         self.verification = Comparison("not verified", ())
         self.eval()
 
@@ -115,9 +115,32 @@ class ConvertedModel(nn.Module):
         (head,) = self.found_heads
         names: dict[str | None, Literal["softmax", "sigmoid"]]
         names = {"Softmax": "softmax", "Sigmoid": "sigmoid"}
+        name = names.get(head.kind)
         if head.probabilities or (head.kind and self.keep_head):
-            return OutputForm("probabilities", names.get(head.kind), head.axis)
-        return OutputForm("logits" if head.kind else "unknown", names.get(head.kind), head.axis)
+            return OutputForm("probabilities", name, head.axis)
+        cut = head.kind is not None and self._puts_back
+        return OutputForm("logits" if head.kind else "unknown", name, head.axis, cut)
+
+    def with_head(self) -> ConvertedModel:
+        """Returns the model as the original gives its output, with its softmax or sigmoid.
+
+        It shares this one's weights, statistics and layers, and so the modes of these.
+        """
+        return self._view(keep_head=True)
+
+    def without_head(self) -> ConvertedModel:
+        """Returns the model that gives logits, to every attack.
+
+        Otherwise the presets and dialects of CleverHans 4, which takes what the original gives for
+        logits, put a head back that was cut off. It shares this one's weights, as `with_head` does.
+        """
+        return self._view(keep_head=False)
+
+    def _view(self, *, keep_head: bool) -> ConvertedModel:
+        view = copy.copy(self)
+        view.keep_head, view._puts_back = keep_head, False
+        view.logits = logits_text(self.found_heads, keep_head)
+        return view
 
     def weight_names(self) -> dict[str, Weight]:
         """Returns the Keras weights by their names here, without the leading "weights."."""
@@ -195,6 +218,9 @@ class ConvertedModel(nn.Module):
             f"{len(list(self.weights.buffers()))} moving statistics"
         )
         lines.append(f"logits: {self.logits}")
+        if self.output_form is not None and self.output_form.cut:
+            (head,) = self.found_heads
+            lines.append(f"head: {head.who_sees_what}")
         lines += [f"only for inference: {name}" for name in self.annotation.only_inference]
         lines += [f"lost: {text}" for text in self.lost]
         lines.append(f"verification: {self.verification.title}: {self.verification.verdict}")

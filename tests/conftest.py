@@ -99,7 +99,7 @@ def models(recording: Recording) -> Converted:
     from torchfgsm import converters
     from torchfgsm.parity.run import Converted
 
-    def load(path: Path, *, keep_head: bool) -> torch.nn.Module:
-        return converters.load(path, keep_head=keep_head, verify=False)
+    def load(path: Path) -> converters.ConvertedModel:
+        return converters.load(path, verify=False)
 
     return Converted(recording.paths, recording.data(), load)

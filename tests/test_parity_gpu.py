@@ -67,8 +67,8 @@ def test_every_kind_of_case_runs_on_its_models_device(monkeypatch: pytest.Monkey
     """Meta tensors refuse to meet those of the CPU, and have no values to copy at the end."""
     recording = recorded.load()
 
-    def load(path: Any, *, keep_head: bool) -> torch.nn.Module:
-        return converters.load(path, keep_head=keep_head, verify=False).to("meta")
+    def load(path: Any) -> converters.ConvertedModel:
+        return converters.load(path, verify=False).to("meta")
 
     models = Converted(recording.paths, recording.data(), load)
     # Checks of values: masks must lie in the range, all others look for something bad.

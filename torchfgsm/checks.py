@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from torchfgsm.features import Features, items
+from torchfgsm.output_form import OutputForm
 from torchfgsm.presets import Norm, known_norm
 from torchfgsm.recipe import Recipe
 
@@ -329,3 +330,17 @@ def warn_if_probabilities(output: Tensor) -> None:
             UserWarning,
             stacklevel=3,
         )
+
+
+def warn_of_head(form: OutputForm | None) -> None:
+    """Warns that the attack takes the output of a head that was cut off for logits."""
+    if form is None or torch.compiler.is_compiling():
+        return
+    warnings.warn(
+        f"the {form.head} that was cut off this model is put back, and its output taken for "
+        "logits, as CleverHans 4 takes it: a softmax is applied once more, and the gradient is not "
+        "that of the model's loss. To attack the logits give model.without_head(), or a recipe "
+        'with model_output="logits"',
+        UserWarning,
+        stacklevel=3,
+    )

@@ -203,12 +203,10 @@ def _compare(options: argparse.Namespace) -> int:
         )
         failures.say(model.verification.verdict)
         data = user.data_for(model, arrays)
-        cases = user.cases(libraries, data, options.eps)
-
-        def load(_: Path, *, keep_head: bool) -> Any:
-            return model
-
-        models = Converted({user.NAME: path}, {user.NAME: data}, load)
+        cases = user.cases(libraries, data, options.eps, model.found_heads[0])
+        for line in user.what_is_compared(cases, model.found_heads[0]):
+            failures.say(line)
+        models = Converted({user.NAME: path}, {user.NAME: data}, lambda _: model)
         run_live = live(originals, models)
 
         def expected(case: Case) -> Mapping[str, Any]:
@@ -244,8 +242,8 @@ def _demo_recorded(cases: Sequence[Case], options: argparse.Namespace) -> int:
     versions = recording.facts["versions"]
     failures.say("comparing with recorded results of " + _versions_text(versions))
 
-    def load(path: Path, *, keep_head: bool) -> Any:
-        return converters.load(path, keep_head=keep_head, verify=False)
+    def load(path: Path) -> Any:
+        return converters.load(path, verify=False)
 
     models = Converted(recording.paths, recording.data(), load)
     return _run(cases, models, recording.expected, lambda name: versions[name], options.json)

@@ -17,6 +17,7 @@ from torchfgsm.gradient import input_gradient, leaf
 from torchfgsm.labels import predicted_labels
 from torchfgsm.model_call import call_model
 from torchfgsm.modes import attack_mode
+from torchfgsm.output_form import as_taken, puts_head_back
 from torchfgsm.recipe import Recipe
 
 LossFn = Callable[[Any, Any], Tensor]
@@ -61,6 +62,7 @@ class ModelGradient:
         self, output: Any, inputs: Sequence[Tensor], *, retain_graph: bool | None = None
     ) -> list[Tensor | None]:
         """Gradient of the attack's loss at an output by the inputs that it was computed from."""
+        output = self._as_taken(output)
         if self.y is None:
             self._predict(output)
         self.backwards += 1
@@ -76,7 +78,21 @@ class ModelGradient:
     def predict(self) -> None:
         """Fixes the labels from the clean input, for attacks that start elsewhere."""
         with torch.no_grad():
-            self._predict(self.output(self.features.tensors))
+            self._predict(self._as_taken(self.output(self.features.tensors)))
+
+    def _as_taken(self, output: Any) -> Any:
+        """The output as a default loss takes it: with the head that was cut off, if it wants that.
+
+        A loss of the caller's own takes what the model gives; that of a dialect is a default.
+        """
+        if self.loss_fn is not None and not self.expects_logits:
+            return output
+        form = puts_head_back(self.model, self.recipe.model_output)
+        taken = as_taken(output, form)
+        if taken is not output and self.values and not self.warned:
+            checks.warn_of_head(form)
+            self.warned = True
+        return taken
 
     def _predict(self, output: Any) -> None:
         probabilities = self.recipe.model_output == "probabilities"
@@ -85,7 +101,7 @@ class ModelGradient:
         )
 
     def _loss(self, output: Any) -> Tensor:
-        default = self.loss_fn is None and self.recipe.model_output == "logits"
+        default = self.loss_fn is None and self.recipe.model_output != "probabilities"
         if (default or self.expects_logits) and self.values and not self.warned:
             checks.warn_if_probabilities(output_tensor(output))
             self.warned = True

@@ -25,8 +25,10 @@ class Recipe(Presets):
         ties: Prediction with several equal maxima: the "first" class (CleverHans 4), or the
             probability "shared" evenly among them (CleverHans 3).
         targeted: Labels are targets to move towards; the loss changes its sign.
-        model_output: What the default loss takes the model's output for: "logits", or
-            "probabilities" clipped at 1e-7 as in Keras.
+        model_output: What the default loss takes the model's output for: "logits";
+            "probabilities" clipped at 1e-7 as in Keras; or "with_head", whatever the original
+            model gives, its softmax or sigmoid with it, taken for logits (CleverHans 4): a head
+            that a conversion cut off is put back. Without such a head it is "logits".
         reduction: How per-example losses become the scalar that is differentiated: "sum" (an
             example does not see its batch) or "mean" (the gradient shrinks with the batch size,
             which shows where the L2 guard applies).
@@ -69,7 +71,7 @@ class Recipe(Presets):
     labels: Literal["given", "predicted"] = "predicted"
     ties: Literal["first", "shared"] = "first"
     targeted: bool = False
-    model_output: Literal["logits", "probabilities"] = "logits"
+    model_output: Literal["logits", "probabilities", "with_head"] = "logits"
     reduction: Literal["sum", "mean"] = "sum"
     nonfinite: Literal["zero", "propagate", "ignore"] = "zero"
     zero_gradient: Literal["stay", "refuse"] = "stay"

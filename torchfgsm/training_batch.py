@@ -14,6 +14,7 @@ from torchfgsm.features import normal
 from torchfgsm.gradient import connected, leaf
 from torchfgsm.model_gradient import LossFn, ModelGradient, run_on_model, starts_at_input
 from torchfgsm.model_modules import is_training
+from torchfgsm.output_form import puts_head_back
 from torchfgsm.preparation import prepared
 from torchfgsm.recipe import Recipe
 from torchfgsm.training_loss import TrainingLoss
@@ -81,6 +82,7 @@ class TrainingBatch:
             attack.loss_fn = training_loss
         own = attack_loss_fn is None and pass_y and not recipe.targeted
         own = own and not (weighted and recipe.reduction == "sum")
+        own = own and puts_head_back(model, recipe.model_output) is None
         same_mode = recipe.model_mode != "eval" or not is_training(model)
         shares = recipe.iterations > 0 and same_mode and starts_at_input(recipe, call)
         return cls(attack, call, y, training_loss, weighting, own, shares)

@@ -20,14 +20,17 @@ from torchfgsm.explanation.result import Array
 from torchfgsm.features import Features, items
 from torchfgsm.labels import is_single_logit
 from torchfgsm.model_call import call_model
-from torchfgsm.model_gradient import LossFn
+from torchfgsm.model_gradient import LossFn, output_tensor
 from torchfgsm.modes import attack_mode
+from torchfgsm.output_form import OutputForm, form_of
 from torchfgsm.preparation import prepared
 from torchfgsm.recipe import Recipe
 from torchfgsm.scores import predictions, true_classes
 from torchfgsm.training_loss import TrainingLoss
 
 _WHOLE = slice(None)
+_NEARLY = 0.01
+"""How far from 1 the sum of probabilities may be that a caller says to be such."""
 
 
 @dataclass
@@ -41,10 +44,11 @@ class BatchAttacks:
         target: Labels that targeted recipes move towards, or None.
         loss_fn: `loss_fn(output, y)`; None: cross-entropy.
         model_output: What the model gives, "logits" or "probabilities"; None until the clean batch
-            shows it.
+            shows it, which also refutes what is not so.
         batch_size: How many examples an attack sees at once; None: all.
         seed: Seed of every run.
         report: Called with the number of attacks done so far.
+        refuted: Clean examples that are no probabilities though they were said to be.
     """
 
     model: Any
@@ -56,6 +60,7 @@ class BatchAttacks:
     batch_size: int | None = None
     seed: int = 0
     report: Callable[[int], None] = lambda done: None
+    refuted: int = 0
     found: dict[Recipe, Attacked] = field(default_factory=dict, init=False)
 
     @property
@@ -116,15 +121,24 @@ class BatchAttacks:
         return tuple(points)
 
     def view(self, recipe: Recipe, model: Any = None) -> Any:
-        """The model as a recipe sees it: with a softmax where that is what the recipe takes.
+        """The model as a recipe sees it in its own library's world.
+
+        With a softmax where a recipe takes probabilities, and without the one that a converted
+        model kept where it takes logits. A head that was cut off is put back by the attack itself.
 
         Args:
             recipe: The recipe.
             model: A copy in the model's place.
         """
         model = self.model if model is None else model
-        wanted = recipe.model_output == "probabilities" and self.model_output == "logits"
-        return _Probabilities(model) if wanted and self.loss_fn is None else model
+        if self.loss_fn is not None:
+            return model
+        form = form_of(model)
+        if recipe.model_output == "probabilities" and self.model_output == "logits":
+            return _Probabilities(model, form or OutputForm())
+        if recipe.model_output == "logits" and form and form.head and form.values != "logits":
+            return getattr(model, "without_head", lambda: model)()
+        return model
 
     def _run(self, recipe: Recipe) -> Attacked:
         model, labels = self.view(recipe), self.labels(recipe)
@@ -175,8 +189,8 @@ class BatchAttacks:
             if len(batches) != len(parts):
                 batches = [_rows(batches[0], part) for part in parts]
             outputs = [call_model(self.model, batch) for batch in batches]
-            if self.model_output is None:
-                self.model_output = _recognised(outputs)
+            if validate or self.model_output is None:
+                self.model_output = self._settled(outputs)
             loss = TrainingLoss(self.loss_fn, self.model_output, None, values=validate)
             total = 0.0
             for output, part in zip(outputs, parts, strict=True):
@@ -185,6 +199,21 @@ class BatchAttacks:
                 total += float(elements.mean()) * len(y)
             classes, accuracy = self._classes(outputs, parts)
         return Attacked(perturbations, classes, total / len(self.y), accuracy)
+
+    def _settled(self, outputs: list[Any]) -> str:
+        """What the model gives: what it states, or is said to, or looks like on the clean batch."""
+        form = form_of(self.model)
+        stated = None if form is None or form.values == "unknown" else form.values
+        said = self.model_output
+        if said == "probabilities" and self.loss_fn is None:
+            near, sure = (
+                torch.cat([_probable(output_tensor(o), slack) for o in outputs])
+                for slack in (_NEARLY, None)
+            )
+            false = stated == "logits" or 2 * int(near.sum()) < len(near)
+            self.refuted = len(sure) if stated == "logits" else int((~sure).sum())
+            said = "logits" if false else said
+        return stated or said or _recognised(outputs)
 
     def _classes(self, outputs: list[Any], parts: list[slice]) -> tuple[Array, float]:
         """Predicted classes and accuracy; none where a loss of the caller's takes other things."""
@@ -203,16 +232,19 @@ class BatchAttacks:
 class _Probabilities(nn.Module):
     """A model of logits with a softmax behind it, or a sigmoid where it gives one number."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, form: OutputForm) -> None:
         super().__init__()
         self.training = False
         self.model = model
+        self.output_form = dataclasses.replace(form, values="probabilities", cut=False)
         if hasattr(model, "input_names"):
             self.input_names = model.input_names
 
     def forward(self, *inputs: Any) -> Tensor:
         output: Tensor = self.model(*inputs)
-        return output.sigmoid() if is_single_logit(output) else output.softmax(dim=1)
+        if is_single_logit(output) or self.output_form.head == "sigmoid":
+            return output.sigmoid()
+        return output.softmax(dim=self.output_form.class_dim)
 
 
 @contextlib.contextmanager
@@ -246,16 +278,28 @@ def _recognised(outputs: list[Any]) -> str:
     return "probabilities" if found else "logits"
 
 
-def rows_of_probabilities(output: Tensor) -> Tensor:
-    """Examples whose outputs lie in [0, 1] and add up to 1, (N,); none of a single number."""
+def rows_of_probabilities(output: Tensor, slack: float | None = None) -> Tensor:
+    """Examples whose outputs lie in [0, 1] and add up to 1, (N,); none of a single number.
+
+    Args:
+        output: The output (N, classes, ...).
+        slack: How far the sum may be from 1; None: as far as rounding takes it.
+    """
     if is_single_logit(output):
         return torch.zeros(output.shape[0], dtype=torch.bool, device=output.device)
     rows = output.float()
     inside = ((rows >= 0) & (rows <= 1)).all(1)
     # Rounding of the sum: up to a unit of the dtype for each class.
-    slack = max(1e-4, 4 * torch.finfo(output.dtype).eps)
-    probable = inside & ((rows.sum(1) - 1).abs() < slack)
+    rounding = max(1e-4, 4 * torch.finfo(output.dtype).eps)
+    probable = inside & ((rows.sum(1) - 1).abs() < (rounding if slack is None else slack))
     return probable.reshape(len(probable), -1).all(1)
+
+
+def _probable(output: Tensor, slack: float | None) -> Tensor:
+    """Examples that may be probabilities as they are said to be, a single number too, (N,)."""
+    if is_single_logit(output):
+        return ((output >= 0) & (output <= 1)).flatten()
+    return rows_of_probabilities(output, slack)
 
 
 def _rows(values: Any, part: slice) -> Any:

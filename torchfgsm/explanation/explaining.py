@@ -18,7 +18,7 @@ from torchfgsm.explanation.effects import path, single_effects
 from torchfgsm.explanation.measures import Attacked, measure, remainder
 from torchfgsm.explanation.result import Explanation, Settings, Side
 from torchfgsm.explanation.training_effects import explain_training
-from torchfgsm.explanation.traps import find_traps
+from torchfgsm.explanation.traps import traps_of
 from torchfgsm.features import items, normal
 from torchfgsm.labels import check_labels
 from torchfgsm.model_gradient import LossFn
@@ -69,10 +69,13 @@ def explain(
         loss_fn: `loss_fn(output, y)` -> losses per example or their mean, of both sides' attacks
             and training; default cross-entropy. It takes what the model gives: the recipes' field
             `model_output` has no effect then.
-        model_output: What the model gives, "logits" or "probabilities". Default: probabilities
-            where all rows on this batch lie in [0, 1] and add up to 1. A recipe that takes
-            probabilities sees a model of logits with a softmax; one that takes logits sees
-            probabilities as they are.
+        model_output: What the model gives, "logits" or "probabilities". Default: what a converted
+            model says of itself; else probabilities where all rows on this batch lie in [0, 1] and
+            add up to 1. That it gives probabilities is believed only where most rows do. A recipe
+            that takes probabilities sees a model of logits with a softmax; one that takes logits
+            sees probabilities as they are. Of a converted model each recipe sees what its library
+            would have got of the original: NSL and CleverHans 3 the logits behind a softmax,
+            CleverHans 4 (`model_output="with_head"` in a recipe) the softmax's output.
         target: Labels that targeted recipes move towards.
         sample_weight: (N,) or (N, 1), factors of the training loss per example on NSL's side.
         epsilons: Lengths for the curve of accuracy, as in `torchfgsm.evaluate`; default a
@@ -107,7 +110,7 @@ def explain(
         effects, singles = single_effects(attacks, *sides)
         steps = tuple(path(attacks, sides[0].recipe, sides[1].recipe))
         curves = [attacks.curve(side.recipe, lengths) for side in sides]
-        traps = find_traps(model, x, y, *sides, model_output=attacks.model_output, **given)
+        traps = traps_of(attacks, *sides)
         training = explain_training(attacks, *sides, sample_weight=sample_weight)
     return Explanation(
         a=_side(sides[0], ends[0], curves[0]),
@@ -235,6 +238,7 @@ def _settings(side: Literal["a", "b"], like: Configuration, library: str) -> Set
 
 
 def _facts(attacks: BatchAttacks) -> dict[str, Any]:
+    head = {"head": attacks.model.logits} if hasattr(attacks.model, "found_heads") else {}
     return {
         "torchfgsm": __version__,
         "torch": torch.__version__,
@@ -245,6 +249,7 @@ def _facts(attacks: BatchAttacks) -> dict[str, Any]:
         "examples": len(attacks.y),
         "batch_size": attacks.batch_size or len(attacks.y),
         "model_output": attacks.model_output,
+        **head,
         "seed": attacks.seed,
         "attacks": len(attacks.found),
     }

@@ -18,6 +18,7 @@ from torchfgsm.labels import predicted_labels
 from torchfgsm.model_call import call_model
 from torchfgsm.model_gradient import output_tensor
 from torchfgsm.modes import attack_mode
+from torchfgsm.output_form import as_taken, puts_head_back
 from torchfgsm.recipe import Recipe
 from torchfgsm.reference import conditioned
 from torchfgsm.training_loss import TrainingLoss
@@ -137,7 +138,10 @@ def _part(attacks: BatchAttacks, recipe: Recipe) -> Seen:
     features = attacks.features
     inputs = [leaf(tensor) for tensor in features.tensors]
     before = list(_random_states(features))
-    output = call_model(attacks.view(recipe), features.put_together(inputs))
+    model = attacks.view(recipe)
+    output = call_model(model, features.put_together(inputs))
+    if attacks.loss_fn is None:
+        output = as_taken(output, puts_head_back(model, recipe.model_output))
     drew = not all(map(torch.equal, before, _random_states(features)))
     labels = attacks.labels(recipe)
     if labels is None:

@@ -63,10 +63,19 @@ LOSS_CHOICES: Mapping[str, Choice] = {
             "logits": "the model's output is taken for logits",
             "probabilities": "the model's output is taken for probabilities and clipped at 1e-7, "
             "where a sure prediction has no gradient",
+            "with_head": "what the model gives is taken for logits, with its softmax or sigmoid "
+            "where it has one",
         },
         origins(
-            (f"{KERAS}._compute_total_loss", "the Keras loss decides by `from_logits`"),
-            (FGM_3, "CleverHans 3 refuses the output of a softmax operation"),
+            (
+                f"{KERAS}._compute_total_loss",
+                "the Keras loss decides by `from_logits`, and finds the logits behind a softmax",
+            ),
+            (
+                FGM_3,
+                "CleverHans 3 refuses the output of a softmax operation, and its "
+                "`KerasModelWrapper` finds the logits behind one",
+            ),
             (FGM, "CleverHans 4 does not notice a softmax"),
             (FGM, "CleverHans 4 does not notice a softmax"),
         ),

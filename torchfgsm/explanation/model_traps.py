@@ -87,6 +87,28 @@ def batch_statistics(view: SideView) -> Iterator[Trap]:
         )
 
 
+def cut_head(view: SideView) -> Iterator[Trap]:
+    """A softmax or sigmoid that was cut off in conversion, and who sees what of it."""
+    heads = getattr(view.attacks.model, "found_heads", ())
+    for head in heads:
+        if head.kind is None or view.attacks.loss_fn is not None:
+            continue
+        yield Trap("head cut in conversion", "note", None, None,
+                   f"{head.text[:1].upper()}{head.text[1:]}. {head.who_sees_what}")  # fmt: skip
+        recipe, library = view.recipe, view.configuration.library
+        if head.hidden_from_keras and library == "nsl" and recipe.model_output == "logits":
+            yield Trap(
+                "head hidden from Keras",
+                "error",
+                None,
+                None,
+                f"In the original {' and '.join(head.behind)} stands behind the "
+                f"{head.kind.lower()}, so that Keras' loss does not find the logits: NSL there "
+                "attacks clipped probabilities, not what this side takes. Set "
+                "model_output='probabilities' to explain that",
+            )
+
+
 def lost_in_conversion(view: SideView) -> Iterator[Trap]:
     """Training behaviour of the source that a converted model does not have."""
     annotation = getattr(view.attacks.model, "annotation", None)

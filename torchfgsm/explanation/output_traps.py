@@ -13,6 +13,7 @@ from torchfgsm.explanation.result import Trap
 from torchfgsm.label_slope import saturation_sentence
 from torchfgsm.labels import is_single_logit
 from torchfgsm.losses import formulas
+from torchfgsm.output_form import form_of, puts_head_back
 from torchfgsm.scores import predictions, true_classes
 
 _PAPER = "Kurakin et al. 2017, https://arxiv.org/abs/1611.01236"
@@ -38,24 +39,26 @@ def nonfinite_output(view: SideView) -> Iterator[Trap]:
 
 def kind_of_output(view: SideView) -> Iterator[Trap]:
     """Probabilities that are taken for logits, or the reverse."""
-    output, attacks = view.seen.output, view.attacks
+    output, attacks, of = view.seen.output, view.attacks, view.examples
     if output is None or attacks.loss_fn is not None:
         return
-    probable = rows_of_probabilities(output)
-    count, of = int(probable.sum()), view.examples
-    declared = attacks.model_output == "probabilities"
-    if view.recipe.model_output == "logits":
-        if declared or count == of:
-            yield Trap(
-                "probabilities taken for logits",
-                "error",
-                of,
-                of,
-                "The model gives probabilities and this side's loss takes logits: a softmax is "
-                "applied twice, and gradient and loss are not the model's. Take the softmax off "
-                "the model, or set model_output='probabilities' (Keras: from_logits=False)",
-            )
-    elif not declared:
+    if attacks.refuted:
+        yield Trap(
+            "no probabilities",
+            "error",
+            attacks.refuted,
+            of,
+            f"The model is said to give probabilities, but in {attacks.refuted} of {of} examples "
+            "they do not lie in [0, 1] or do not add up to 1"
+            + (
+                ": it is taken to give logits. Leave model_output out"
+                if attacks.model_output == "logits"
+                else ", and the loss clips them. Say model_output='logits' if they are logits"
+            ),
+        )
+    if view.recipe.model_output != "probabilities":
+        yield from _taken_for_logits(view, output)
+    elif attacks.model_output != "probabilities":
         yield Trap(
             "logits where probabilities are expected",
             "warning",
@@ -66,15 +69,55 @@ def kind_of_output(view: SideView) -> Iterator[Trap]:
             "and those outside have no gradient. Set model_output='logits' (Keras: "
             "from_logits=True)",
         )
-    elif count < of and not is_single_logit(output):
+
+
+def _taken_for_logits(view: SideView, output: Tensor) -> Iterator[Trap]:
+    attacks, of = view.attacks, view.examples
+    model = attacks.view(view.recipe)
+    head, form = puts_head_back(model, view.recipe.model_output), form_of(model)
+    one = is_single_logit(output)
+    if head is not None and not one:
         yield Trap(
-            "no probabilities",
+            "probabilities taken for logits",
             "error",
-            of - count,
             of,
-            f"The model is said to give probabilities, but in {of - count} of {of} examples they "
-            "do not lie in [0, 1] or do not add up to 1, and the loss clips them. Say "
-            "model_output='logits' if they are logits",
+            of,
+            f"The original model ends in a {head.head}, and this side takes its output for logits, "
+            "as its library does: a softmax is applied once more, and gradient and loss are not "
+            "the model's. Give the library a model without it (model_output='logits' here)",
+        )
+        return
+    stated = form is not None and form.values == "logits"
+    declared = attacks.model_output == "probabilities" and not stated
+    count = int(rows_of_probabilities(output).sum())
+    if declared or (count == of and not stated):
+        count = of if one else count
+        yield Trap(
+            "probabilities taken for logits",
+            "error",
+            count,
+            of,
+            "The model gives probabilities and this side's loss takes logits: a softmax is "
+            "applied twice, and gradient and loss are not the model's. Take the softmax off "
+            "the model, or set model_output='probabilities' (Keras: from_logits=False)",
+        )
+
+
+def one_class(view: SideView) -> Iterator[Trap]:
+    """A model of one number under a library whose loss is a softmax over the classes."""
+    output, library = view.seen.output, view.configuration.library
+    if output is None or view.attacks.loss_fn is not None or not is_single_logit(output):
+        return
+    if library.startswith("cleverhans"):
+        yield Trap(
+            "one class",
+            "warning",
+            view.examples,
+            view.examples,
+            "The model gives one number for each example, and CleverHans' own loss is a softmax "
+            "over the classes, which is constant over one: the original moves nothing, and refuses "
+            "labels of 1. Here the loss of a sigmoid is taken. Give the library two logits "
+            "(0 and the number), or a loss_fn",
         )
 
 

@@ -13,12 +13,14 @@ from torchfgsm.explanation.first_gradient import SideView, side_views
 from torchfgsm.explanation.result import Trap
 from torchfgsm.features import normal
 from torchfgsm.model_gradient import LossFn
+from torchfgsm.output_form import form_of
 
 _SEARCHES: tuple[Callable[[SideView], Iterator[Trap]], ...] = (
     input_traps.nonfinite_input,
     output_traps.nonfinite_output,
     gradient_traps.nonfinite_gradient,
     output_traps.kind_of_output,
+    output_traps.one_class,
     output_traps.saturated,
     gradient_traps.no_path,
     gradient_traps.zero_gradient,
@@ -33,6 +35,7 @@ _SEARCHES: tuple[Callable[[SideView], Iterator[Trap]], ...] = (
     input_traps.several_inputs,
     model_traps.random_layers,
     model_traps.batch_statistics,
+    model_traps.cut_head,
     model_traps.lost_in_conversion,
     model_traps.tf32,
     model_traps.autocast,
@@ -66,8 +69,8 @@ def find_traps(
         target: Labels that targeted recipes move towards.
         loss_fn: `loss_fn(output, y)` of both attacks; default cross-entropy. What the output is
             and where it saturates is not looked at then.
-        model_output: What the model gives, "logits" or "probabilities"; None: found by one more
-            call of the model.
+        model_output: What the model gives, "logits" or "probabilities"; what the model states or
+            one more call of it shows goes before it.
         batch_size: How many examples the attacks see at once; None: all.
         seed: Seed of dropout.
 
@@ -78,8 +81,13 @@ def find_traps(
     attacks = BatchAttacks(
         model, x, y, target, loss_fn, model_output, batch_size=batch_size, seed=seed
     )
-    if model_output is None:
+    if model_output != "logits" or form_of(model) is not None:
         attacks.clean()
+    return traps_of(attacks, a, b)
+
+
+def traps_of(attacks: BatchAttacks, a: Configuration, b: Configuration) -> tuple[Trap, ...]:
+    """The traps of `find_traps`, where the clean batch has shown what the model gives."""
     first, second = side_views(attacks, (a, b))
     found: list[Trap] = []
     for search in _SEARCHES:

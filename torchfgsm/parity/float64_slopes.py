@@ -51,6 +51,7 @@ def slopes_of(worker: Worker, case: Case, path: Path, data: Data, labels: Array 
             dtype="float64",
             loss=loss,
             reduction="mean" if mean else "sum",
+            finds_logits=case.library == "nsl",
             want=want,
         )
         rest = {k: v for k, v in reply.arrays.items() if not k.startswith("gradient/")}

@@ -179,6 +179,7 @@ class Originals:
             "training_truth",
             {**data.inputs("float64"), "y": np.eye(data.classes)[data.y]},
             model=str(path),
+            output=case.output,
             norm=norm_of(case),
             eps=attack["eps"],
             clean=weighting.clean,

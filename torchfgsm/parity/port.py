@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
 from collections.abc import Mapping
@@ -32,9 +33,10 @@ def run_port(case: Case, model: nn.Module, data: Data) -> dict[str, Array]:
     """
     model = _in_dtype(model, case.dtype)
     run = _train if case.kind == "train" else perturb
-    if device_of(model).type == "cpu":
-        return run(case, model, data)
-    with exact_arithmetic():
+    exact = contextlib.nullcontext() if device_of(model).type == "cpu" else exact_arithmetic()
+    with warnings.catch_warnings(), exact:
+        if case.output == "probabilities":
+            warnings.filterwarnings("ignore", message=".*looks like probabilities")
         return run(case, model, data)
 
 
@@ -49,14 +51,11 @@ def _in_dtype(model: nn.Module, dtype: str) -> nn.Module:
 
 def perturb(case: Case, model: nn.Module, data: Data) -> dict[str, Array]:
     """Adversarial examples of a case, by input."""
-    with warnings.catch_warnings():
-        if case.output == "probabilities":
-            warnings.filterwarnings("ignore", message=".*looks like probabilities")
-        if case.library == "nsl":
-            found = _perturb_nsl(case, model, data)
-        else:
-            (name,) = data.x
-            found = {name: _PERTURB[case.library](case, model, data)}
+    if case.library == "nsl":
+        found = _perturb_nsl(case, model, data)
+    else:
+        (name,) = data.x
+        found = {name: _PERTURB[case.library](case, model, data)}
     return {f"adv/{name}": tensor.detach().cpu().numpy() for name, tensor in found.items()}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import nn
@@ -16,6 +16,9 @@ from torchfgsm.parity.data import Array, Data
 from torchfgsm.parity.judge import judge
 from torchfgsm.parity.originals_side import Originals, up_to
 from torchfgsm.parity.verdict import Verdict
+
+if TYPE_CHECKING:
+    from torchfgsm.converters import ConvertedModel
 
 Expected = Callable[[Case], Mapping[str, Array]]
 
@@ -36,30 +39,30 @@ class Converted:
     Args:
         paths: Model name -> file: a Keras model, or ONNX as exported by this package.
         data: Model name -> its batch.
-        load: `load(path, keep_head=...)` -> a converted model.
+        load: `load(path)` -> a converted model.
     """
 
     def __init__(
         self,
         paths: Mapping[str, Path],
         data: Mapping[str, Data],
-        load: Callable[..., nn.Module],
+        load: Callable[[Path], ConvertedModel],
     ) -> None:
         self.paths = paths
         self._data = data
         self._load = load
-        self._models: dict[tuple[str, bool], nn.Module] = {}
+        self._models: dict[str, ConvertedModel] = {}
 
     def data(self, name: str) -> Data:
         """The batch of a model."""
         return self._data[name]
 
-    def converted(self, case: Case) -> nn.Module:
+    def converted(self, case: Case) -> ConvertedModel:
         """The converted model of a case, with the head that its output needs."""
-        key = (case.model, case.output == "probabilities")
-        if key not in self._models:
-            self._models[key] = self._load(self.paths[case.model], keep_head=key[1])
-        return self._models[key]
+        if case.model not in self._models:
+            self._models[case.model] = self._load(self.paths[case.model])
+        model = self._models[case.model]
+        return model.with_head() if case.output == "probabilities" else model.without_head()
 
 
 def live(originals: Originals, models: Converted) -> Expected:

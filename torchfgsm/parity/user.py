@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from torchfgsm import array_file
 from torchfgsm.configuration import LIBRARIES
 from torchfgsm.parity.cases import NSL_WORDS, NUMPY_ORDERS, Case
 from torchfgsm.parity.data import Array, Data
+
+if TYPE_CHECKING:
+    from torchfgsm.converters.heads import Head
 
 NAME = "model"
 _LABELS = ("y", "label", "labels")
@@ -110,13 +113,19 @@ def data_for(model: Classifier, arrays: Mapping[str, Array]) -> Data:
     return Data(x, y.astype(np.int64), classes)
 
 
-def cases(names: Sequence[str], data: Data, eps: float | None = None) -> list[Case]:
+def cases(
+    names: Sequence[str], data: Data, eps: float | None = None, head: Head | None = None
+) -> list[Case]:
     """Each library at its defaults, in three norms, and its training loss.
+
+    Each is given the model's output as it would have got it of the model itself: logits where it
+    finds them, else what the model gives.
 
     Args:
         names: Libraries.
         data: The batch.
         eps: Step in the data's units; default a tenth of the first input's range.
+        head: What stands at the model's end; None: nothing.
 
     Raises:
         ValueError: A CleverHans library for a model with several inputs; a bad eps.
@@ -130,11 +139,39 @@ def cases(names: Sequence[str], data: Data, eps: float | None = None) -> list[Ca
             f"CleverHans attacks models with one input, this one has {list(data.x)}; use "
             "--against nsl"
         )
-    return [case for name in names for case in _cases_of(name, step)]
+    return [case for name in names for case in _cases_of(name, step, _given(name, head))]
 
 
-def _cases_of(library: str, step: float) -> Iterator[Case]:
-    shared: dict[str, Any] = {"library": library, "model": NAME}
+def what_is_compared(cases: Sequence[Case], head: Head) -> Iterator[str]:
+    """Which output each library is given, one line for each, where the model ends in a head."""
+    if head.kind is None and not head.probabilities:
+        return
+    yield head.text
+    kind = "" if head.kind is None else f" of its {head.kind.lower()}"
+    for library, output in {case.library: case.output for case in cases}.items():
+        if output == "logits":
+            yield f"{library} is given the model's logits, which it finds behind the softmax"
+        elif library == "nsl":
+            yield f"nsl is given the probabilities{kind}, behind which Keras' loss finds no logits"
+        else:
+            yield f"{library} is given the output{kind} and takes it for logits"
+
+
+def _given(library: str, head: Head | None) -> dict[str, Any]:
+    """What a library gets of a model: the fields of a case that say so."""
+    if head is None or (head.kind is None and not head.probabilities):
+        return {}
+    found = head.kind == "Softmax" and not head.hidden_from_keras
+    if found and library in ("nsl", "cleverhans3"):
+        return {}
+    given: dict[str, Any] = {"output": "probabilities"}
+    if library == "nsl":
+        given["loss"] = {"class": "SparseCategoricalCrossentropy", "from_logits": False}
+    return given
+
+
+def _cases_of(library: str, step: float, given: Mapping[str, Any]) -> Iterator[Case]:
+    shared: dict[str, Any] = {"library": library, "model": NAME, **given}
     fgm = {"attack": "FastGradientMethod" if library == "cleverhans3" else "fast_gradient_method"}
     if library == "nsl":
         yield Case(name="nsl / defaults", params={}, **shared)

@@ -14,7 +14,7 @@ def lines(call: Call) -> list[str]:
     options = keywords({n: v for n, v in call.options.items() if n not in bounds})
     # Bounds are looked up by the feature's name; a plain number would be ignored.
     options += [f"{n}={{name: {value(call.options[n])}}}" for n in bounds if n in call.options]
-    loss = [f"from_logits={call.recipe.model_output == 'logits'}"]
+    loss = [f"from_logits={call.recipe.model_output != 'probabilities'}"]
     if call.takes_batches_of_one:
         loss.append('reduction="sum"')
     labels = "y" if call.recipe.labels == "given" else "labels"

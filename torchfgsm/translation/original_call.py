@@ -79,7 +79,7 @@ def uses_numpy(lines: Iterable[str]) -> bool:
 
 def attacked_model(call: Call, framework: str) -> tuple[list[str], str]:
     """The definition of the model that is attacked, if it is not the model itself; its name."""
-    if not call.masked and call.recipe.model_output == "logits":
+    if not call.masked and call.recipe.model_output != "probabilities":
         return [], "model"
     torch = framework == "torch"
     lines = ["def attacked(v):"]

@@ -69,6 +69,10 @@ def _starts_uniformly(recipe: Recipe) -> bool:
     return is_random(recipe) and recipe.norm == "l2" and recipe.random_start != "cube"
 
 
+LOGITS = (
+    "Give a model that returns logits, not probabilities: NSL's Keras loss recovers the logits "
+    "behind a softmax layer, CleverHans does not"
+)
 LABELS = (
     outside(
         "Pass y_target, the targets, as one-hot rows",
@@ -126,6 +130,14 @@ TABLE: Mapping[str, tuple[Entry, ...]] = MappingProxyType(
                 "computes it",
                 lambda q: q.source.model_output == "probabilities",
                 CLEVERHANS,
+            ),
+            outside(
+                LOGITS,
+                lambda q: q.source.model_output == "logits" and q.origin == "nsl",
+            ),
+            condition(
+                "The model returns logits: CleverHans 4 takes the output of a softmax for logits, "
+                "Keras' loss and CleverHans 3 take what comes before it",
             ),
         ),
         "reduction": (

@@ -25,6 +25,7 @@ from torchfgsm.translation.original_call import Call
 from torchfgsm.translation.reach import is_random
 from torchfgsm.translation.reading import Source, read
 from torchfgsm.translation.settling import Settled, settle
+from torchfgsm.translation.table import LOGITS
 from torchfgsm.translation.training import Training, batch_size_in_rate, training_of
 
 _MASK = (
@@ -36,10 +37,6 @@ _DRAWS = "Random starts have the same law, but each library makes its own draws"
 _TORCH_L1 = (
     "No example's gradient is all zero: CleverHans 4's torch port raises AssertionError on one "
     "under L1, and on some ties"
-)
-_LOGITS = (
-    "Give a model that returns logits, not probabilities: NSL's Keras loss recovers the logits "
-    "behind a softmax layer, CleverHans does not"
 )
 
 
@@ -200,8 +197,12 @@ def _outside(
 ) -> tuple[str, ...]:
     found = [s.entry.says for s in done]
     configuration = source.configuration
-    if configuration.library == "nsl" and configuration.recipe.model_output == "logits":
-        found.append(_LOGITS)
+    if (
+        configuration.library == "nsl"
+        and configuration.recipe.model_output == "logits"
+        and LOGITS not in found
+    ):
+        found.append(LOGITS)
     if source.masked:
         found.append(_MASK)
     return (*found, *training.outside, *batch_size_in_rate(source, target))

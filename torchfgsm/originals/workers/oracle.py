@@ -22,6 +22,9 @@ def oracle(params, arrays):
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([tensor for tensor in tensors.values() if tensor.dtype.is_floating])
         outputs = tf.nest.flatten(model(list(tensors.values()), training=False))
+        if not params.get("finds_logits", True):
+            # Keras' loss finds the logits behind a softmax, CleverHans' does not.
+            outputs = [tf.identity(output) for output in outputs]
         losses = _losses(params, arrays, outputs) if set(want) != {"logits"} else None
         total = _total(losses, params, arrays) if losses is not None else None
         if "label_slope" in want:
