@@ -89,6 +89,7 @@ CORE = (
     "weighting",
     "features",
     "output_form",
+    "output_checks",
     "labels",
     "losses",
     "gradient",
@@ -98,7 +99,7 @@ CORE = (
     "reference",
     "kernel",
 )
-ENGINE = ("checks", "engine", "model_gradient", "preparation")
+ENGINE = ("checks", "default_loss", "engine", "model_gradient", "preparation")
 DIALECTS = ("attacks", "nsl", "cleverhans", "training")
 OUTER = (
     "graphs",

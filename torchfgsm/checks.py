@@ -304,18 +304,3 @@ def check_broadcast(called: str, value: Any, tensor: Tensor) -> None:
             f"{called} of shape {tuple(value.shape)} does not broadcast to the feature's shape "
             f"{tuple(tensor.shape)}"
         )
-
-
-def warn_if_probabilities(output: Tensor) -> None:
-    """Warns when an output that should be logits consists of probability rows."""
-    if output.dim() != 2 or output.shape[1] < 2 or torch.compiler.is_compiling():
-        return
-    rows = output.detach().float()
-    if bool((rows >= 0).all()) and bool(((rows.sum(dim=1) - 1).abs() < 1e-4).all()):
-        warnings.warn(
-            f"the model's output looks like probabilities, not logits: all {rows.shape[0]} rows "
-            "are non-negative and add up to 1. A softmax is applied twice then and the gradient is "
-            "not the attack's. Give the logits, or use model_output='probabilities'",
-            UserWarning,
-            stacklevel=3,
-        )
