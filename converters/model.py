@@ -110,9 +110,14 @@ class ConvertedModel(nn.Module):
     @property
     def output_form(self) -> OutputForm | None:
         """What the one output holds and where its classes are; None of several outputs."""
-        if self.annotation.structure != "single":
-            return None
-        (head,) = self.found_heads
+        return self.output_forms[0] if self.annotation.structure == "single" else None
+
+    @property
+    def output_forms(self) -> tuple[OutputForm, ...]:
+        """The same of each output, in the order of ``output_names``."""
+        return tuple(self._form(head) for head in self.found_heads)
+
+    def _form(self, head: Head) -> OutputForm:
         names: dict[str | None, Literal["softmax", "sigmoid"]]
         names = {"Softmax": "softmax", "Sigmoid": "sigmoid"}
         name = names.get(head.kind)

@@ -90,6 +90,7 @@ CORE = (
     "features",
     "model_call",
     "output_form",
+    "output_checks",
     "labels",
     "losses",
     "gradient",
@@ -99,7 +100,7 @@ CORE = (
     "reference",
     "kernel",
 )
-ENGINE = ("checks", "engine", "model_gradient", "preparation")
+ENGINE = ("checks", "default_loss", "engine", "model_gradient", "preparation")
 DIALECTS = ("attacks", "nsl", "cleverhans", "training")
 OUTER = (
     "graphs",

@@ -5,6 +5,7 @@ from torchfgsm.configuration import Configuration
 from torchfgsm.evaluation import evaluate
 from torchfgsm.explanation import Explanation, explain
 from torchfgsm.graphs import CapturedAttack, capture
+from torchfgsm.output_form import OutputForm
 from torchfgsm.recipe import Recipe
 from torchfgsm.robust_report import RobustReport
 from torchfgsm.training import AdversarialLosses, adversarial_loss, adversarial_step
@@ -17,6 +18,7 @@ __all__ = [
     "CapturedAttack",
     "Configuration",
     "Explanation",
+    "OutputForm",
     "Recipe",
     "RobustReport",
     "Translation",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import numbers
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from torchfgsm.features import Features, items
-from torchfgsm.output_form import OutputForm
 from torchfgsm.presets import Norm, known_norm
 from torchfgsm.recipe import Recipe
 
@@ -315,32 +313,3 @@ def check_broadcast(called: str, value: Any, tensor: Tensor) -> None:
             f"{called} of shape {tuple(value.shape)} does not broadcast to the feature's shape "
             f"{tuple(tensor.shape)}"
         )
-
-
-def warn_if_probabilities(output: Tensor) -> None:
-    """Warns when an output that should be logits consists of probability rows."""
-    if output.dim() != 2 or output.shape[1] < 2 or torch.compiler.is_compiling():
-        return
-    rows = output.detach().float()
-    if bool((rows >= 0).all()) and bool(((rows.sum(dim=1) - 1).abs() < 1e-4).all()):
-        warnings.warn(
-            f"the model's output looks like probabilities, not logits: all {rows.shape[0]} rows "
-            "are non-negative and add up to 1. A softmax is applied twice then and the gradient is "
-            "not the attack's. Give the logits, or use model_output='probabilities'",
-            UserWarning,
-            stacklevel=3,
-        )
-
-
-def warn_of_head(form: OutputForm | None) -> None:
-    """Warns that the attack takes the output of a head that was cut off for logits."""
-    if form is None or torch.compiler.is_compiling():
-        return
-    warnings.warn(
-        f"the {form.head} that was cut off this model is put back, and its output taken for "
-        "logits, as CleverHans 4 takes it: a softmax is applied once more, and the gradient is not "
-        "that of the model's loss. To attack the logits give model.without_head(), or a recipe "
-        'with model_output="logits"',
-        UserWarning,
-        stacklevel=3,
-    )

@@ -13,10 +13,13 @@ from torch import Tensor, nn
 
 from torchfgsm import shards
 from torchfgsm.attacks import attack
-from torchfgsm.features import items
+from torchfgsm.features import Features, items, normal
+from torchfgsm.gradient import leaf
+from torchfgsm.labels import no_classes
 from torchfgsm.model_call import call_model
 from torchfgsm.model_gradient import LossFn, output_tensor
 from torchfgsm.modes import attack_mode, watched
+from torchfgsm.output_form import form_of, gives_probabilities
 from torchfgsm.progress import Bar, Progress
 from torchfgsm.recipe import Recipe
 from torchfgsm.robust_report import ClassScore, CurvePoint, RobustReport
@@ -51,18 +54,21 @@ def evaluate(
 
     Args:
         model: As in `torchfgsm.attack`; its output is one tensor, (N, classes, ...), or (N,) or
-            (N, 1) for a binary model.
+            (N, 1) for a binary model, or has the form that the model states.
         loader: Batches (x, y), or dicts of features of which `label_key` holds the labels.
         recipe: The attack.
         loss_fn: `loss_fn(output, y)` -> losses per example (N, ...), or their mean. Default:
-            cross-entropy per example, as in `torchfgsm.attack`.
+            cross-entropy as in `torchfgsm.attack`, of each position of a dense output. With a
+            loss of your own, labels that are no classes (targets of a regression, rows of several
+            ones, another shape) leave the accuracies None.
         attack_loss_fn: The attack's own loss; default `loss_fn`.
         device: Where batches are moved to; default the model's own.
         epsilons: Lengths for the curve. The recipe's ball gets each of these radii, its step and
             the radius of its random start in proportion; a recipe of one step without a ball gets
             a step of this length.
         label_key: Key of the labels in batches that are dicts.
-        ignore_index: A label that is left out of the accuracies; `loss_fn` must know it, too.
+        ignore_index: A label that is left out of accuracies and mean losses, as in torch's
+            cross-entropy; a `loss_fn` must know it, too.
         pass_y: Whether the attack is against the labels rather than the model's own prediction.
         target: Targets of a targeted recipe from the labels of a batch.
         progress: True: a bar on stderr. A callable is called with the batches done and their
@@ -88,10 +94,13 @@ def evaluate(
     repeated = shards.RepeatedExamples(loader)
     with torch.inference_mode(False), torch.no_grad(), contextlib.ExitStack() as stack:
         model = shards.undistributed(model)
-        attacks = _Attacks(model, [recipe, *scaled], attack_loss_fn or loss_fn, pass_y, target,
-                           attack_arguments)  # fmt: skip
-        loss = TrainingLoss(loss_fn, recipe.model_output, None, values=True)
-        scoring = _Scoring(attacks, loss, ignore_index, Scores(_CURVE + len(scaled)))
+        form = form_of(model)
+        loss = TrainingLoss(loss_fn, recipe.model_output, None, True, form, ignore_index)
+        attacking = attack_loss_fn or loss_fn
+        if attacking is None and ignore_index is not None and pass_y and target is None:
+            attacking = loss.elements
+        attacks = _Attacks(model, [recipe, *scaled], attacking, pass_y, target, attack_arguments)
+        scoring = _Scoring(attacks, loss, Scores(_CURVE + len(scaled)))
         report = _reporter(progress, stack)
         stack.enter_context(attack_mode(model, "eval", one_attack=False))
         place, total = device or _device_of(model), _length_of(loader)
@@ -161,15 +170,20 @@ class _Scoring:
 
     attacks: _Attacks
     loss: TrainingLoss
-    ignore_index: int | None
     scores: Scores
+    probabilities: bool | None = None
+    """Whether the model gives probabilities; None before the first batch."""
 
     def add(self, x: Any, y: Any, rows: Tensor | None, count: int) -> None:
         """Adds a batch, of whose `count` examples only `rows` count where there are such."""
-        output = self._output(x)
-        labels = _Labels.of(y, output, rows, count, self.ignore_index)
+        output = self._first_output(x) if self.probabilities is None else self._output(x)
+        labels = _Labels.of(y, output, rows, count, self.loss)
         if labels is not None:
-            self.scores.add_labels(labels.counting, classes_of(output), labels.examples)
+            self.scores.add_examples(labels.examples)
+            if labels.no_classes is None:
+                self.scores.add_labels(labels.counting, classes_of(output, self.loss.form))
+            else:
+                self.scores.no_classes = labels.no_classes
             self._score(_CLEAN, output, labels)
         # A batch of repetitions alone runs too: a model in shards waits for every process.
         for number in range(len(self.attacks.recipes)):
@@ -177,16 +191,29 @@ class _Scoring:
             if labels is not None:
                 self._score(_ADVERSARIAL + number, output, labels)
 
+    def _first_output(self, x: Any) -> Tensor:
+        """The output, and what autograd's graph says of it."""
+        features = Features.take_apart(normal(x))
+        with torch.enable_grad():
+            output = self._output(features.put_together([leaf(t) for t in features.tensors]))
+            declared = self.loss.model_output == "probabilities"
+            self.probabilities = isinstance(output, Tensor) and gives_probabilities(
+                output, self.loss.form, declared=declared
+            )
+        return output.detach()
+
     def _output(self, x: Any) -> Tensor:
         with watched(self.attacks.model):
             return output_tensor(call_model(self.attacks.model, x))
 
     def _score(self, version: int, output: Tensor, labels: _Labels) -> None:
-        output = _rows(output, labels.rows)
-        probabilities = self.loss.model_output == "probabilities"
-        predicted = predictions(output, probabilities=probabilities)
-        self.scores.add(version, labels.only_counting(predicted), labels.counting)
-        self.scores.add_loss(version, self.loss.elements(output, labels.y), labels.examples)
+        output, form = _rows(output, labels.rows), self.loss.form
+        elements = self.loss.elements(output, labels.y)
+        counting = self.loss.counting(output, labels.y, elements)
+        self.scores.add_loss(version, elements, labels.examples, counting)
+        if labels.no_classes is None:
+            predicted = predictions(output, probabilities=bool(self.probabilities), form=form)
+            self.scores.add(version, labels.only_counting(predicted), labels.counting)
 
 
 @dataclass
@@ -198,22 +225,39 @@ class _Labels:
     examples: int
     counting: Tensor
     mask: Tensor | None
+    no_classes: str | None
 
     @classmethod
     def of(
-        cls, y: Any, output: Tensor, rows: Tensor | None, count: int, ignore_index: int | None
+        cls, y: Any, output: Tensor, rows: Tensor | None, count: int, loss: TrainingLoss
     ) -> _Labels | None:
         """None where no example of the batch counts."""
         examples = count if rows is None else len(rows)
         if not examples:
             return None
-        y = _rows(y, rows)
-        classes = true_classes(y, _rows(output, rows))
-        mask = None if ignore_index is None else classes != ignore_index
-        return cls(y, rows, examples, classes if mask is None else classes[mask], mask)
+        y, output = _rows(y, rows), _rows(output, rows)
+        reason = _no_classes(y, output, loss)
+        if reason is not None:
+            return cls(y, rows, examples, torch.zeros(0), None, reason)
+        classes = true_classes(y, output, loss.form)
+        mask = None if loss.ignore_index is None else classes != loss.ignore_index
+        return cls(y, rows, examples, classes if mask is None else classes[mask], mask, None)
 
     def only_counting(self, predicted: Tensor) -> Tensor:
         return predicted if self.mask is None else predicted[self.mask]
+
+
+def _no_classes(y: Any, output: Tensor, loss: TrainingLoss) -> str | None:
+    """Why the labels that a loss of the caller's own takes are no classes; None where they are."""
+    if loss.loss_fn is None:
+        return None  # the default loss refuses what is none
+    if output.dim() > 2 and loss.form is None and output.shape[1] == 1:
+        return "an output of one class in dim 1 predicts nothing"
+    try:
+        true_classes(y, output, loss.form)
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return no_classes(y, output, loss.form)
 
 
 def _rows(values: Any, rows: Tensor | None) -> Any:
@@ -275,12 +319,14 @@ def _reporter(progress: Progress | bool | None, stack: contextlib.ExitStack) -> 
 
 
 def _report(recipe: Recipe, epsilons: Sequence[float], scores: Scores) -> RobustReport:
-    if not scores.counts.sum():
+    without = scores.no_classes
+    if not scores.examples or (without is None and not scores.counts.sum()):
         raise ValueError("the loader has no examples whose labels count")
+    counts = scores.counts.tolist() if without is None else []
     return RobustReport(
         recipe=recipe,
         examples=scores.examples,
-        labels=int(scores.counts.sum()),
+        labels=int(sum(counts)),
         clean_accuracy=scores.accuracy(_CLEAN),
         adversarial_accuracy=scores.accuracy(_ADVERSARIAL),
         clean_loss=scores.loss(_CLEAN),
@@ -288,10 +334,11 @@ def _report(recipe: Recipe, epsilons: Sequence[float], scores: Scores) -> Robust
         classes=tuple(
             ClassScore(label, int(count), scores.class_accuracy(_CLEAN, label),
                        scores.class_accuracy(_ADVERSARIAL, label))
-            for label, count in enumerate(scores.counts.tolist())
+            for label, count in enumerate(counts)
         ),
         curve=tuple(
             CurvePoint(float(epsilon), scores.accuracy(number), scores.loss(number))
             for number, epsilon in enumerate(epsilons, start=_CURVE)
         ),
+        no_accuracy=without,
     )  # fmt: skip

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from torchfgsm.features import Features
+from torchfgsm.output_form import OutputForm, class_dim, is_binary, is_single_logit
 
-
-def is_single_logit(output: Tensor) -> bool:
-    """Whether an output is one number per example, the logit of a binary model."""
-    return output.dim() == 1 or (output.dim() == 2 and output.shape[1] == 1)
+__all__ = ["check_labels", "class_numbers", "is_single_logit", "no_classes", "predicted_labels"]
 
 
 def predicted_labels(
@@ -19,6 +18,7 @@ def predicted_labels(
     ties: Literal["first", "shared"] = "first",
     *,
     probabilities: bool = False,
+    form: OutputForm | None = None,
 ) -> Tensor:
     """The model's own prediction, without gradient.
 
@@ -29,20 +29,88 @@ def predicted_labels(
             probability of 1 / count on each of them, ties being those of the softmax
             (CleverHans 3's `get_or_guess_labels`).
         probabilities: Whether a binary model's output is a probability rather than a logit.
+        form: What the model states of its output, such as classes in the last dimension.
 
     Returns:
-        Integer labels (N, ...); for "shared", rows of probabilities in the output's shape. Binary
-        models give 0 or 1 in the output's shape and dtype.
+        Integer labels (N, ...), the output's shape without the classes; for "shared", rows of
+        probabilities in the output's shape. Where each number is a yes or no of its own, 0 or 1 in
+        the output's shape and dtype.
     """
     output = output.detach()
-    if is_single_logit(output):
+    if is_binary(output, form):
         return (output > (0.5 if probabilities else 0.0)).to(output.dtype)
+    dim = class_dim(output, form)
     if ties == "first":
-        return output.argmax(dim=1)
-    rows = output.softmax(dim=1)
+        return output.argmax(dim=dim)
+    rows = output.softmax(dim=dim)
     # Their shares are float32 numbers in the original, in float64 as well.
-    largest = (rows == rows.amax(dim=1, keepdim=True)).float()
-    return (largest / largest.sum(dim=1, keepdim=True)).to(output.dtype)
+    largest = (rows == rows.amax(dim=dim, keepdim=True)).float()
+    return (largest / largest.sum(dim=dim, keepdim=True)).to(output.dtype)
+
+
+def class_numbers(y: Any, output: Tensor, form: OutputForm | None = None) -> Tensor:
+    """Labels as class numbers in the shape of the predictions.
+
+    Args:
+        y: Class numbers (N, ...), or float rows in the output's shape, whose largest entry counts.
+            Where each number is a yes or no of its own, 0 or 1 or probabilities.
+        output: The model's output.
+        form: What the model states of it.
+
+    Raises:
+        TypeError: Not a tensor.
+        ValueError: Another shape.
+    """
+    if not isinstance(y, Tensor):
+        raise TypeError(f"labels must be a tensor, got {type(y).__name__}")
+    floats = y.is_floating_point()
+    binary = is_binary(output, form)
+    if binary:
+        if tuple(y.shape) in binary_shapes(output, form):
+            return ((y > 0.5) if floats else y).long().reshape(output.shape)
+        wanted = f"0/1 labels of shape {' or '.join(map(str, binary_shapes(output, form)))}"
+    else:
+        dim = class_dim(output, form)
+        places = (*output.shape[:dim], *output.shape[dim + 1 :])
+        if floats and y.shape == output.shape:
+            return y.argmax(dim=dim)
+        if not floats and tuple(y.shape) == places:
+            return y.long()
+        wanted = f"integer labels of shape {places} or float rows of shape {tuple(output.shape)}"
+    raise ValueError(f"accuracy needs {wanted}, got {tuple(y.shape)} of {y.dtype}")
+
+
+def binary_shapes(output: Tensor, form: OutputForm | None = None) -> list[tuple[int, ...]]:
+    """The shapes of labels for an output whose numbers are each a yes or no of their own."""
+    whole = tuple(output.shape)
+    if is_single_logit(output):
+        return [whole[:1], (*whole[:1], 1)]
+    dim = class_dim(output, form)
+    one = whole[dim] == 1
+    return [whole, (*whole[:dim], *whole[dim + 1 :])] if one else [whole]
+
+
+def no_classes(y: Tensor, output: Tensor, form: OutputForm | None = None) -> str | None:
+    """Why float labels stand for no classes; None where they do. It looks at values.
+
+    Targets of a regression and rows of several ones have a loss, but no class that could be
+    predicted.
+    """
+    if not y.is_floating_point() or not y.numel():
+        return None
+    low, high = (float(bound) for bound in torch.aminmax(y.detach()))
+    if not (low >= 0 and high <= 1):
+        return f"targets from {low:g} to {high:g}, outside of [0, 1], are no classes"
+    if is_binary(output, form) or y.shape != output.shape:
+        return None
+    sums = y.detach().float().sum(class_dim(output, form))
+    slack = max(1e-3, 4 * torch.finfo(y.dtype).eps)
+    if bool(((sums - 1).abs() <= slack).all()):
+        return None
+    return (
+        f"rows that add up to {float(sums.min()):g} to {float(sums.max()):g} rather than 1 are no "
+        "classes, but several labels or none for each example"
+    )
 
 
 def check_labels(y: Any, features: Features, *, default_loss: bool, values: bool) -> None:

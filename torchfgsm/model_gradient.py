@@ -9,15 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfgsm import checks, losses
 from torchfgsm.call import Call
+from torchfgsm.default_loss import DefaultLoss
 from torchfgsm.engine import run
 from torchfgsm.features import Features
 from torchfgsm.gradient import input_gradient, leaf
 from torchfgsm.labels import predicted_labels
 from torchfgsm.model_call import call_model
 from torchfgsm.modes import attack_mode
-from torchfgsm.output_form import as_taken, puts_head_back
+from torchfgsm.output_checks import look_at_output, warn_of_head
+from torchfgsm.output_form import OutputForm, as_taken, form_of, gives_probabilities, puts_head_back
 from torchfgsm.recipe import Recipe
 
 LossFn = Callable[[Any, Any], Tensor]
@@ -35,7 +36,8 @@ class ModelGradient:
         loss_fn: (output, target) -> scalar or per-example losses; None: cross-entropy.
         keep_graph: Keep gradients differentiable with respect to parameters and the input.
         values: Whether labels and outputs are looked at.
-        expects_logits: Whether an output of probabilities is worth a warning.
+        expects_logits: The dialects': `loss_fn` takes logits whatever the model states, and an
+            output of probabilities is worth a warning.
         forwards: How often the model was called.
         backwards: How often a gradient was taken.
     """
@@ -48,9 +50,19 @@ class ModelGradient:
     keep_graph: bool = False
     values: bool = True
     expects_logits: bool = False
-    warned: bool = field(default=False, init=False)
+    looked: bool = field(default=False, init=False)
     forwards: int = field(default=0, init=False)
     backwards: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.form = None if self.expects_logits else form_of(self.model)
+        self.head = None
+        if self.loss_fn is None or self.expects_logits:
+            self.head = puts_head_back(self.model, self.recipe.model_output)
+        if self.head is not None and not self.expects_logits:
+            # What a head gives is taken for the logits of classes, whichever head it is.
+            self.form = OutputForm("logits", None, self.head.class_dim)
+        self.default = DefaultLoss(self.recipe.model_output, self.form, self.values)
 
     def __call__(self, turn: int, tensors: list[Tensor]) -> list[Tensor | None]:
         """Gradient of the attack's loss with respect to each feature at `tensors`."""
@@ -85,40 +97,47 @@ class ModelGradient:
 
         A loss of the caller's own takes what the model gives; that of a dialect is a default.
         """
-        if self.loss_fn is not None and not self.expects_logits:
-            return output
-        form = puts_head_back(self.model, self.recipe.model_output)
-        taken = as_taken(output, form)
-        if taken is not output and self.values and not self.warned:
-            checks.warn_of_head(form)
-            self.warned = True
+        taken = as_taken(output, self.head)
+        if taken is not output and self.head is not None and self.values:
+            warn_of_head(self.model, self.head)
         return taken
 
     def _predict(self, output: Any) -> None:
-        probabilities = self.recipe.model_output == "probabilities"
+        found, declared = output_tensor(output), self.recipe.model_output == "probabilities"
+        probabilities = (
+            declared
+            if self.expects_logits
+            else gives_probabilities(found, self.form, declared=declared)
+        )
         self.y = predicted_labels(
-            output_tensor(output), self.recipe.ties, probabilities=probabilities
+            found, self.recipe.ties, probabilities=probabilities, form=self.form
+        )
+
+    def look(self, output: Any) -> None:
+        """Warns, once per model, of an output that is not what the loss takes it for."""
+        look_at_output(
+            self.model,
+            output_tensor(output),
+            self.form,
+            probabilities=not self.expects_logits and self.default.probabilities,
+            values=self.values,
         )
 
     def _loss(self, output: Any) -> Tensor:
-        default = self.loss_fn is None and self.recipe.model_output != "probabilities"
-        if (default or self.expects_logits) and self.values and not self.warned:
-            checks.warn_if_probabilities(output_tensor(output))
-            self.warned = True
+        first, self.looked = not self.looked, True
+        if first and self.head is None and (self.loss_fn is None or self.expects_logits):
+            self.look(output)
         if self.loss_fn is not None:
             loss = self.loss_fn(output, self.y)
         else:
-            loss = self._cross_entropy(output_tensor(output))
+            loss = self.default(output_tensor(output), self.y)
+            if first:
+                self.default.refuse_no_classes(output, self.y)
         if not isinstance(loss, Tensor):
             raise TypeError(f"loss_fn must return a tensor, got {type(loss).__name__}")
         if loss.dim():
             loss = loss.sum() if self.recipe.reduction == "sum" else loss.mean()
         return -loss if self.recipe.targeted else loss
-
-    def _cross_entropy(self, output: Tensor) -> Tensor:
-        if self.recipe.model_output == "probabilities":
-            return losses.probability_cross_entropy(output, self.y, validate=self.values)
-        return losses.cross_entropy(output, self.y, validate=self.values)
 
 
 def output_tensor(output: Any) -> Tensor:

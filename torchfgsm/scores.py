@@ -8,45 +8,45 @@ import torch
 from torch import Tensor
 
 from torchfgsm import shards
-from torchfgsm.labels import is_single_logit, predicted_labels
+from torchfgsm.labels import class_numbers, predicted_labels
+from torchfgsm.output_form import OutputForm, class_dim, is_binary, is_single_logit
 
 
-def classes_of(output: Tensor) -> int:
+def classes_of(output: Tensor, form: OutputForm | None = None) -> int:
     """How many classes an output tells apart."""
-    return 2 if is_single_logit(output) else output.shape[1]
+    return 2 if is_binary(output, form) else output.shape[class_dim(output, form)]
 
 
-def predictions(output: Tensor, *, probabilities: bool) -> Tensor:
-    """The predicted class numbers, (N,) or (N, ...)."""
-    found = predicted_labels(output, probabilities=probabilities)
-    return found.flatten().long() if is_single_logit(output) else found
+def predictions(output: Tensor, *, probabilities: bool, form: OutputForm | None = None) -> Tensor:
+    """The predicted class numbers: (N,) or (N, ...), the output's shape without the classes.
+
+    Where each number is a yes or no of its own, 0 or 1 in the output's shape; (N,) of one number.
+    """
+    found = predicted_labels(output, probabilities=probabilities, form=form)
+    return found.reshape(_shape(output, form)).long()
 
 
-def true_classes(y: Any, output: Tensor) -> Tensor:
+def true_classes(y: Any, output: Tensor, form: OutputForm | None = None) -> Tensor:
     """Labels as class numbers in the shape of the predictions.
 
     Args:
         y: Class numbers (N, ...), or rows in the output's shape, whose largest entry counts; of a
             binary model 0 or 1 or probabilities, (N,) or (N, 1).
         output: The model's output.
+        form: What the model states of it.
 
     Raises:
         TypeError: Not a tensor.
         ValueError: Another shape.
     """
-    if not isinstance(y, Tensor):
-        raise TypeError(f"labels must be a tensor, got {type(y).__name__}")
-    if is_single_logit(output):
-        if y.shape in (output.shape[:1], (*output.shape[:1], 1)):
-            return (y > 0.5).long().flatten() if y.is_floating_point() else y.long().flatten()
-    elif y.is_floating_point() and y.shape == output.shape:
-        return y.argmax(dim=1)
-    elif not y.is_floating_point() and y.shape == (*output.shape[:1], *output.shape[2:]):
-        return y.long()
-    raise ValueError(
-        f"accuracy needs integer labels of shape {(*output.shape[:1], *output.shape[2:])} or float "
-        f"rows of shape {tuple(output.shape)}, got {tuple(y.shape)} of {y.dtype}"
-    )
+    return class_numbers(y, output, form).reshape(_shape(output, form))
+
+
+def _shape(output: Tensor, form: OutputForm | None) -> tuple[int, ...]:
+    if is_binary(output, form):
+        return tuple(output.shape[:1] if is_single_logit(output) else output.shape)
+    dim = class_dim(output, form)
+    return (*output.shape[:dim], *output.shape[dim + 1 :])
 
 
 class Scores:
@@ -57,6 +57,7 @@ class Scores:
         counts: Labels of each class, (classes,).
         right: Those predicted rightly, (versions, classes).
         losses: Sum and number of the losses, (versions, 2).
+        no_classes: Why labels of a batch are no classes, so that nothing is predicted.
     """
 
     def __init__(self, versions: int) -> None:
@@ -65,8 +66,13 @@ class Scores:
         self.counts = torch.zeros(0, dtype=torch.float64)
         self.right = torch.zeros(versions, 0, dtype=torch.float64)
         self.losses = torch.zeros(versions, 2, dtype=torch.float64)
+        self.no_classes: str | None = None
 
-    def add_labels(self, labels: Tensor, classes: int, examples: int) -> None:
+    def add_examples(self, count: int) -> None:
+        """Counts the examples of a batch."""
+        self.examples += count
+
+    def add_labels(self, labels: Tensor, classes: int) -> None:
         """Counts the labels of a batch.
 
         Raises:
@@ -75,7 +81,6 @@ class Scores:
         if len(self.counts) not in (0, classes):
             raise ValueError(f"the model had {len(self.counts)} classes and now has {classes}")
         self._make_room(classes)
-        self.examples += examples
         if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             raise ValueError(
                 f"labels run from {int(labels.min())} to {int(labels.max())}, the model has "
@@ -88,12 +93,27 @@ class Scores:
         hits = labels[predicted == labels].flatten()
         self.right[version] += torch.bincount(hits, minlength=len(self.counts)).cpu()
 
-    def add_loss(self, version: int, losses: Tensor, examples: int) -> None:
-        """Adds losses, or a scalar that is the mean over some examples."""
+    def add_loss(
+        self, version: int, losses: Tensor, examples: int, counting: Tensor | None = None
+    ) -> None:
+        """Adds losses, or a scalar that is the mean over some examples.
+
+        Args:
+            version: Of the input.
+            losses: The losses.
+            examples: How many there were.
+            counting: Where losses count, in their shape, or what a scalar was averaged over.
+        """
         values = losses.detach().cpu().double()
-        number = values.numel() if values.dim() else examples
-        total = values.sum() if values.dim() else values * examples
-        self.losses[version] += torch.stack([total, torch.tensor(float(number)).double()])
+        kept = None if counting is None else counting.cpu()
+        if not values.dim():
+            number = float(examples if kept is None else kept.sum())
+            # Nothing counts: torch's mean over nothing is NaN.
+            total = values * number if number else values.new_zeros(())
+        else:
+            values = values if kept is None else values[kept]
+            number, total = float(values.numel()), values.sum()
+        self.losses[version] += torch.stack([total, torch.tensor(number).double()])
 
     def over_all_processes(self) -> None:
         """Makes the counts those of the whole set."""
@@ -104,9 +124,13 @@ class Scores:
         examples, self.counts, right, losses = torch.split(packed, sizes)
         self.examples = int(examples)
         self.right, self.losses = right.view_as(self.right), losses.view_as(self.losses)
+        if shards.largest(int(self.no_classes is not None)) and self.no_classes is None:
+            self.no_classes = "labels of another process are no classes"
 
-    def accuracy(self, version: int) -> float:
-        """Part of all labels that is predicted rightly."""
+    def accuracy(self, version: int) -> float | None:
+        """Part of all labels that is predicted rightly; None where labels are no classes."""
+        if self.no_classes is not None:
+            return None
         return float(self.right[version].sum() / self.counts.sum())
 
     def class_accuracy(self, version: int, label: int) -> float | None:

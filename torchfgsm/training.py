@@ -79,6 +79,7 @@ def adversarial_loss(
     loss_fn: LossFn | None = None,
     attack_loss_fn: LossFn | None = None,
     sample_weight: Tensor | None = None,
+    ignore_index: int | None = None,
     pass_y: bool = True,
     target: Any = None,
     **attack_arguments: Any,
@@ -101,11 +102,14 @@ def adversarial_loss(
             gradient flows through an L2 perturbation as in CleverHans 3: a second-order term.
         weighting: Factors of the two losses.
         loss_fn: `loss_fn(output, y)` -> scalar, or losses per example (N, ...), which are weighted
-            and averaged. Default: the mean of `torchfgsm.losses.cross_entropy`, or of
-            `probability_cross_entropy` where the recipe says so.
+            and averaged. Default: the mean over examples and positions of cross-entropy, of
+            logits or of probabilities as the recipe says, in the form that the model states; see
+            `torchfgsm.attack`.
         attack_loss_fn: The attack's own loss, such as one without label smoothing. Default:
             `loss_fn`; the sample weights count in it where the recipe's reduction is "mean" (NSL).
         sample_weight: (N,) or (N, 1), factors of the losses per example.
+        ignore_index: A label whose positions do not count in the mean, as in torch's
+            cross-entropy; a `loss_fn` must know it, too, and give losses per position.
         pass_y: Whether the attack is against `y` rather than against the model's own prediction.
         target: Labels that a targeted recipe moves towards.
         **attack_arguments: `step`, `epsilon`, `clip_min`, `clip_max`, `mask`, `generator` and
@@ -126,7 +130,7 @@ def adversarial_loss(
     with torch.inference_mode(False), torch.enable_grad():
         batch = TrainingBatch.of(
             model, x, y, recipe, weighting, loss_fn, attack_loss_fn, sample_weight, pass_y, target,
-            **attack_arguments,
+            ignore_index=ignore_index, **attack_arguments,
         )  # fmt: skip
         batch.attack.keep_graph = second_order
         adversarial = batch.run(None) if batch.attacks_first else None
@@ -152,6 +156,7 @@ def adversarial_step(
     attack_loss_fn: LossFn | None = None,
     scaler: torch.amp.GradScaler | None = None,
     sample_weight: Tensor | None = None,
+    ignore_index: int | None = None,
     pass_y: bool = True,
     target: Any = None,
     **attack_arguments: Any,
@@ -182,6 +187,7 @@ def adversarial_step(
         scaler: Scales both halves; the attack sees unscaled gradients. Unscale, clip and step with
             it afterwards as always.
         sample_weight: Factors of the losses per example.
+        ignore_index: A label whose positions do not count in the mean.
         pass_y: Whether the attack is against `y`.
         target: Labels that a targeted recipe moves towards.
         **attack_arguments: As in `adversarial_loss`.
@@ -206,7 +212,7 @@ def adversarial_step(
     with torch.inference_mode(False), torch.enable_grad():
         batch = TrainingBatch.of(
             model, x, y, recipe, weighting, loss_fn, attack_loss_fn, sample_weight, pass_y, target,
-            **attack_arguments,
+            ignore_index=ignore_index, **attack_arguments,
         )  # fmt: skip
         with distributing.without_reduction(model):
             adversarial = batch.run(None) if batch.attacks_first else None

@@ -8,16 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchfgsm import checks
 from torchfgsm.call import Call
 from torchfgsm.engine import refuse_missing
 from torchfgsm.features import normal
 from torchfgsm.gradient import connected, leaf
 from torchfgsm.model_gradient import LossFn, ModelGradient, run_on_model, starts_at_input
 from torchfgsm.model_modules import is_training
-from torchfgsm.output_form import puts_head_back
+from torchfgsm.output_form import form_of, puts_head_back
 from torchfgsm.preparation import prepared
 from torchfgsm.recipe import Recipe
-from torchfgsm.training_loss import TrainingLoss
+from torchfgsm.training_loss import TrainingLoss, number
 from torchfgsm.weighting import Weighting
 
 
@@ -27,8 +28,9 @@ class CleanPass:
 
     inputs: list[Tensor]
     output: Any
-    elements: Tensor
     loss: Tensor
+    count: Any
+    """By what the sum of the losses per example or position was divided."""
 
 
 @dataclass
@@ -58,6 +60,7 @@ class TrainingBatch:
         sample_weight: Tensor | None,
         pass_y: bool,
         target: Any,
+        ignore_index: int | None = None,
         **attack_arguments: Any,
     ) -> TrainingBatch:
         """Takes the arguments of `adversarial_loss`, checked.
@@ -72,13 +75,19 @@ class TrainingBatch:
             raise ValueError("training needs labels: y is None")
         y, sample_weight = normal(y), normal(sample_weight)
         labels = target if recipe.targeted else y if pass_y else None
-        attack, call = prepared(
-            model, x, labels, recipe=recipe, loss_fn=attack_loss_fn or loss_fn, **attack_arguments
+        values = checks.looks_at_values(x, attack_arguments.get("validate"))
+        training_loss = TrainingLoss(
+            loss_fn, recipe.model_output, sample_weight, values, form_of(model), ignore_index
         )
-        training_loss = TrainingLoss(loss_fn, recipe.model_output, sample_weight, attack.values)
+        attacking = attack_loss_fn or loss_fn
+        ignores = ignore_index is not None and attack_loss_fn is None and labels is y
+        if ignores and loss_fn is None:
+            attacking = training_loss.elements
+        attack, call = prepared(model, x, labels, recipe=recipe, loss_fn=attacking,
+                                **attack_arguments)  # fmt: skip
         training_loss.check(len(attack.features.tensors[0]))
         weighted = sample_weight is not None
-        if attack_loss_fn is None and weighted and recipe.reduction == "mean":
+        if attack_loss_fn is None and (weighted or ignores) and recipe.reduction == "mean":
             attack.loss_fn = training_loss
         own = attack_loss_fn is None and pass_y and not recipe.targeted
         own = own and not (weighted and recipe.reduction == "sum")
@@ -100,8 +109,13 @@ class TrainingBatch:
         tensors = self.attack.features.tensors
         inputs = [leaf(t) if self.shares_forward else t.detach() for t in tensors]
         output = self.attack.output(inputs)
+        if self.training_loss.loss_fn is None:
+            self.attack.look(output)
         elements = self.training_loss.elements(output, self.y)
-        return CleanPass(inputs, output, elements, self.training_loss.reduced(elements))
+        counting = self.training_loss.counting(output, self.y, elements)
+        loss = self.training_loss.reduced(elements, counting)
+        count = number(elements, counting) if elements.dim() else 1
+        return CleanPass(inputs, output, loss, count)
 
     def refuse_missing(self, clean: CleanPass, first: list[Tensor | None] | None) -> None:
         """Refuses a clean pass that has no path from the input to the loss, if the recipe does.
@@ -138,5 +152,5 @@ class TrainingBatch:
             gradient = gradient / self.weighting.clean
         recipe = self.attack.recipe
         # The training loss is a mean; the sum does not let the guard see the batch size.
-        count = clean.elements.numel() if recipe.reduction == "sum" and clean.elements.dim() else 1
-        return gradient if count == 1 else gradient * count
+        alone = isinstance(clean.count, int) and clean.count == 1
+        return gradient if alone or recipe.reduction != "sum" else gradient * clean.count

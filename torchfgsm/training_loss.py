@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from torchfgsm import losses
+from torchfgsm.default_loss import DefaultLoss
+from torchfgsm.labels import class_numbers
 from torchfgsm.model_gradient import LossFn, output_tensor
+from torchfgsm.output_form import OutputForm, is_binary
 
 
 @dataclass(frozen=True)
@@ -20,12 +23,16 @@ class TrainingLoss:
         model_output: What the default loss takes the output for.
         sample_weight: (N,) or (N, 1), or None.
         values: Whether labels are looked at.
+        form: What the model states of its output.
+        ignore_index: A label whose positions do not count in the mean.
     """
 
     loss_fn: LossFn | None
     model_output: str
     sample_weight: Tensor | None
     values: bool
+    form: OutputForm | None = None
+    ignore_index: int | None = None
 
     def check(self, batch_size: int) -> None:
         """Refuses weights that are not one number for each example.
@@ -47,7 +54,8 @@ class TrainingLoss:
 
     def __call__(self, output: Any, y: Any) -> Tensor:
         """The weighted mean of the losses; weights of any sum: it is divided by their number."""
-        return self.reduced(self.elements(output, y))
+        elements = self.elements(output, y)
+        return self.reduced(elements, self.counting(output, y, elements))
 
     def elements(self, output: Any, y: Any) -> Tensor:
         """What the loss function returns: losses (N, ...) without the weights, or a scalar."""
@@ -56,16 +64,32 @@ class TrainingLoss:
             if not isinstance(found, Tensor):
                 raise TypeError(f"loss_fn must return a tensor, got {type(found).__name__}")
             return found
-        tensor = output_tensor(output)
-        default = (
-            losses.probability_cross_entropy
-            if self.model_output == "probabilities"
-            else losses.cross_entropy
-        )
-        return default(tensor, y, validate=self.values)
+        default = DefaultLoss(self.model_output, self.form, self.values, self.ignore_index)
+        found = default(output_tensor(output), y)
+        default.refuse_no_classes(output, y)
+        return found
 
-    def reduced(self, elements: Tensor) -> Tensor:
-        """The scalar of the losses.
+    def counting(self, output: Any, y: Any, elements: Tensor) -> Tensor | None:
+        """Where losses count, in the shape of the losses, or of the labels for a scalar.
+
+        None: everywhere, or the loss has averaged over the positions itself.
+        """
+        if self.ignore_index is None or not isinstance(y, Tensor):
+            return None
+        rows = isinstance(output, Tensor) and y.is_floating_point() and y.shape == output.shape
+        if rows and not is_binary(output, self.form):
+            y = class_numbers(y, output, self.form)
+        mask: Tensor = y != self.ignore_index
+        if not elements.dim():
+            return mask
+        return mask.reshape(elements.shape) if mask.numel() == elements.numel() else None
+
+    def reduced(self, elements: Tensor, counting: Tensor | None = None) -> Tensor:
+        """The scalar of the losses: their mean over what counts.
+
+        Args:
+            elements: The losses.
+            counting: What `counting` says of them.
 
         Raises:
             ValueError: Weights and a loss that is a scalar already, or not one per example.
@@ -79,4 +103,13 @@ class TrainingLoss:
                     f"{tuple(elements.shape)}"
                 )
             elements = elements * weight.reshape(-1, *[1] * (elements.dim() - 1))
-        return elements.mean() if elements.dim() else elements
+        if not elements.dim():
+            return elements
+        if counting is None:
+            return elements.mean()
+        return torch.where(counting, elements, 0.0).sum() / number(elements, counting)
+
+
+def number(elements: Tensor, counting: Tensor | None) -> Any:
+    """By what the sum of the losses is divided: how many there are, or how many of them count."""
+    return elements.numel() if counting is None else counting.sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""Losses per example, (N,), in torch's layout: classes in dim 1."""
+"""Losses per example, (N,): torch's layout, classes in dim 1, or the form that a model states."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchfgsm.labels import is_single_logit
+from torchfgsm.labels import binary_shapes
 from torchfgsm.losses import formulas
+from torchfgsm.output_form import OutputForm, class_dim, is_binary, is_single_logit
 
 
 def cross_entropy(output: Tensor, target: Tensor, *, validate: bool | None = None) -> Tensor:
-    """Returns the loss of each example, (N,): the default loss of the attacks, torch's layout.
+    """Returns the loss of each example, (N,), torch's layout.
 
     The loss elements of an example (the positions of a segmentation) are summed, so that its
     gradient does not depend on the rest of the batch.
@@ -27,15 +28,7 @@ def cross_entropy(output: Tensor, target: Tensor, *, validate: bool | None = Non
         TypeError: `output` is not a floating-point tensor, or `target` is not a tensor.
         ValueError: shapes or dtypes that do not fit, or a label out of range.
     """
-    kind = _kind(output, target)
-    if kind == "binary":
-        return formulas.sigmoid_formula(output, _binary_target(output, target, validate)).flatten()
-    if kind == "soft":
-        losses = F.cross_entropy(output, target.to(output.dtype), reduction="none")
-    else:
-        labels = target.to(torch.int64)
-        formulas.check_label_range(labels, output.shape[1], validate)
-        losses = F.cross_entropy(output, labels, reduction="none")
+    losses = elements(output, target, validate=validate)
     return losses.flatten(1).sum(1) if losses.dim() > 1 else losses
 
 
@@ -53,17 +46,68 @@ def probability_cross_entropy(
         TypeError: as for `cross_entropy`.
         ValueError: as for `cross_entropy`.
     """
-    kind = _kind(probabilities, target)
-    if kind == "binary":
-        target = _binary_target(probabilities, target, validate)
-        return formulas.sigmoid_probability_formula(probabilities, target).flatten()
-    if kind == "soft":
-        losses = formulas.probability_formula(probabilities, target.to(probabilities.dtype), 1)
-    else:
-        labels = target.to(torch.int64)
-        formulas.check_label_range(labels, probabilities.shape[1], validate)
-        losses = formulas.sparse_probability_formula(probabilities, labels, 1)
+    losses = elements(probabilities, target, probabilities=True, validate=validate)
     return losses.flatten(1).sum(1) if losses.dim() > 1 else losses
+
+
+def elements(
+    output: Tensor,
+    target: Tensor,
+    form: OutputForm | None = None,
+    *,
+    probabilities: bool = False,
+    ignore_index: int | None = None,
+    validate: bool | None = None,
+) -> Tensor:
+    """Returns the loss of each example, position or number: the default loss of the attacks.
+
+    Args:
+        output: as for `cross_entropy`, or in the form that the model states. Where each number is
+            a yes or no of its own, the loss is the binary one of each.
+        target: as for `cross_entropy`, in the output's own layout.
+        form: what the model states of its output; None: torch's layout.
+        probabilities: whether the output holds probabilities, which are clipped as Keras' are.
+        ignore_index: a label whose positions have a loss of 0.
+        validate: as for `cross_entropy`.
+
+    Raises:
+        TypeError: as for `cross_entropy`.
+        ValueError: as for `cross_entropy`.
+    """
+    kind = _kind(output, target, form)
+    counts = None
+    if ignore_index is not None and kind != "soft":
+        counts = target != ignore_index
+        target = torch.where(counts, target, 0)
+    if kind == "binary":
+        target = _binary_target(output, target, validate)
+        formula = (
+            formulas.sigmoid_probability_formula if probabilities else formulas.sigmoid_formula
+        )
+        losses = formula(output, target)
+        losses = losses.flatten() if is_single_logit(output) else losses
+    else:
+        losses = _of_classes(output, target, class_dim(output, form), kind, probabilities, validate)
+    return losses if counts is None else torch.where(counts.reshape(losses.shape), losses, 0.0)
+
+
+def _of_classes(
+    output: Tensor, target: Tensor, dim: int, kind: str, probabilities: bool, validate: bool | None
+) -> Tensor:
+    """Returns the losses of one class of several, in the output's shape without the classes."""
+    if dim != 1:
+        output = output.movedim(dim, 1)
+        target = target.movedim(dim, 1) if kind == "soft" else target
+    if kind == "soft":
+        target = target.to(output.dtype)
+    else:
+        target = target.to(torch.int64)
+        formulas.check_label_range(target, output.shape[1], validate)
+    if not probabilities:
+        return F.cross_entropy(output, target, reduction="none")
+    if kind == "soft":
+        return formulas.probability_formula(output, target, 1)
+    return formulas.sparse_probability_formula(output, target, 1)
 
 
 def softmax_cross_entropy(labels: Tensor, logits: Tensor) -> Tensor:
@@ -99,36 +143,54 @@ def sparse_softmax_cross_entropy(labels: Tensor, logits: Tensor) -> Tensor:
     return formulas.sparse_formula(logits, labels, 1)
 
 
-def _kind(output: Tensor, target: Tensor) -> str:
-    """Tells "binary", "soft" or "labels" from shapes and dtypes, or refuses."""
+def _kind(output: Tensor, target: Tensor, form: OutputForm | None) -> str:
+    """Tells "binary", "soft" or "labels" from shapes, dtypes and form, or refuses."""
     if not isinstance(output, Tensor) or not output.is_floating_point():
         came = output.dtype if isinstance(output, Tensor) else type(output).__name__
         raise TypeError(f"expected the output to be a floating-point tensor, got {came}")
     if not isinstance(target, Tensor):
         raise TypeError(f"expected the labels to be a tensor, got {type(target).__name__}")
-    floats = target.is_floating_point()
-    if is_single_logit(output):
-        if target.shape in (output.shape[:1], (*output.shape[:1], 1)):
+    floats, shape = target.is_floating_point(), tuple(output.shape)
+    if is_binary(output, form):
+        shapes = binary_shapes(output, form)
+        if tuple(target.shape) in shapes:
             return "binary"
-        wanted = f"0/1 labels of shape {tuple(output.shape[:1])} or {(*output.shape[:1], 1)}"
-    elif output.dim() < 2 or output.shape[1] == 1:
+        wanted = f"0/1 labels of shape {' or '.join(map(str, shapes))}"
+        if not is_single_logit(output):
+            wanted += ", since each number of this model's output is a yes or no of its own"
+    elif output.dim() < 2 or shape[class_dim(output, form)] == 1:
         wanted = "an output (N, C, ...) of at least two classes, (N,) or (N, 1)"
-    elif floats and target.shape == output.shape:
-        return "soft"
-    elif not floats and target.shape == (*output.shape[:1], *output.shape[2:]):
-        return "labels"
     else:
-        wanted = (
-            f"integer labels of shape {(*output.shape[:1], *output.shape[2:])} or float rows of "
-            f"shape {tuple(output.shape)}"
-        )
+        dim = class_dim(output, form)
+        places = (*shape[:dim], *shape[dim + 1 :])
+        if floats and tuple(target.shape) == shape:
+            return "soft"
+        if not floats and tuple(target.shape) == places:
+            return "labels"
+        wanted = f"integer labels of shape {places} or float rows of shape {shape}"
     raise ValueError(
         f"expected {wanted}; got labels {tuple(target.shape)} of {target.dtype} and an output "
-        f"{tuple(output.shape)}; for another layout give a loss_fn"
+        f"{shape}; for another layout give a loss_fn{_hint(output, form)}"
+    )
+
+
+def _hint(output: Tensor, form: OutputForm | None) -> str:
+    if form is not None or output.dim() < 3:
+        return ""
+    return (
+        ". Classes are in dim 1, as in torch; a model that has them elsewhere states it: "
+        "model.output_form = torchfgsm.OutputForm(class_dim=-1), and head='sigmoid' where each "
+        "number is a yes or no of its own"
     )
 
 
 def _binary_target(output: Tensor, target: Tensor, validate: bool | None) -> Tensor:
     if not target.is_floating_point():
         formulas.check_label_range(target, 2, validate)
+    elif formulas.looks(target, validate) and not bool(((target >= 0) & (target <= 1)).all()):
+        raise ValueError(
+            f"expected 0, 1 or probabilities for an output of one number, the logit of a binary "
+            f"model, got labels from {float(target.min()):g} to {float(target.max()):g}; for a "
+            "regression give a loss_fn, such as torch.nn.functional.mse_loss"
+        )
     return target.to(output.dtype).reshape(output.shape)
