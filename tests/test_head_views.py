@@ -209,7 +209,7 @@ def test_several_sigmoids_are_put_back_and_a_single_one_is_not() -> None:
     assert "probabilities taken for logits" not in names
 
 
-def sides() -> dict[str, Configuration]:
+def sides() -> dict[str, Any]:
     options = {"eps": 0.1, "norm": 2, "labels": "given"}
     return {
         "a": Configuration.of("nsl", {"adv_step_size": 0.1, "reduction": "sum"}),
@@ -302,7 +302,7 @@ class Logits(nn.Module):
 
 def test_probabilities_are_believed_where_the_rows_are_such() -> None:
     x, y = batch()
-    plain = {"a": Configuration.of("nsl", {"adv_step_size": 0.1}), "b": sides()["b"]}
+    plain: dict[str, Any] = {"a": Configuration.of("nsl", {"adv_step_size": 0.1}), "b": sides()["b"]}
     truth = explain(Logits(), x, y, **plain, epsilons=())
     found = explain(Logits(), x, y, **plain, epsilons=(), model_output="probabilities")
     assert (found.clean_loss, found.a.loss) == (truth.clean_loss, truth.a.loss)

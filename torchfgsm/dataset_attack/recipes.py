@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from typing import Any
 
 from torchfgsm import checks
@@ -31,6 +32,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="whether iterated steps start at a random point of the ball; default: the recipe's",
     )  # fmt: skip
     parser.add_argument("--targeted", action="store_true", help="the labels are targets")
+    parser.add_argument(
+        "--model-output", choices=("logits", "with_head"),
+        help="what the loss takes for logits: the logits, or the output of a softmax or sigmoid "
+        "that was cut off in conversion; default: the recipe's, with_head for CleverHans 4",
+    )  # fmt: skip
 
 
 def recipe_of(options: argparse.Namespace) -> Recipe:
@@ -47,11 +53,18 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
                 option = "--" + name.replace("_", "-")
                 raise ValueError(f"{option} belongs to iterated steps: give their number, --steps")
     try:
-        if options.recipe == "nsl":
-            return _nsl(options)
-        return _native(options) if options.recipe == NATIVE else _cleverhans(options)
+        recipe = _of_library(options)
     except NotImplementedError as error:
         raise ValueError(str(error)) from None
+    if options.model_output is None:
+        return recipe
+    return dataclasses.replace(recipe, model_output=options.model_output)
+
+
+def _of_library(options: argparse.Namespace) -> Recipe:
+    if options.recipe == "nsl":
+        return _nsl(options)
+    return _native(options) if options.recipe == NATIVE else _cleverhans(options)
 
 
 def _nsl(options: argparse.Namespace) -> Recipe:
