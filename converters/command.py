@@ -67,7 +67,10 @@ def describe(model: ConvertedModel, out: Path | None) -> dict[str, Any]:
         "structure": annotation.structure,
         "dtype": str(model.dtype).removeprefix("torch."),
         "weights": _weights(model),
-        "logits": {name: {"cut": head.kind, "text": head.text} for name, head in heads},
+        "logits": {
+            name: {"cut": head.kind, "text": head.text, "who_sees_what": head.who_sees_what}
+            for name, head in heads
+        },
         "only_inference": list(annotation.only_inference),
         "penalties": [vars(penalty) for penalty in annotation.penalties],
         "lost": list(annotation.lost),
@@ -85,6 +88,8 @@ def to_text(summary: dict[str, Any]) -> str:
             lines.append(f"{kind} {port['name']!r}: (N, {sizes}) {port['dtype']}")
     lines.append(_count(summary["weights"]))
     lines += [f"logits: {head['text']}" for head in summary["logits"].values()]
+    cut = [head["who_sees_what"] for head in summary["logits"].values() if head["cut"]]
+    lines += [f"head: {text}" for text in dict.fromkeys(cut)]
     lines += [f"only for inference: {name}" for name in summary["only_inference"]]
     lines += [f"lost: {text}" for text in summary["lost"]]
     if summary["file"]:

@@ -51,7 +51,9 @@ class Head:
     @property
     def who_sees_what(self) -> str:
         """What each library takes where the original is attacked there, one line for people."""
-        head = str(self.kind).lower()
+        if self.kind is None:
+            return ""
+        head = self.kind.lower()
         finds = "NSL's Keras loss finds the logits"
         if self.kind == "Softmax":
             finds = "NSL's Keras loss and CleverHans 3's KerasModelWrapper find the logits"

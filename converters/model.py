@@ -43,6 +43,9 @@ class ConvertedModel(nn.Module):
         annotation: names, weights and training settings as they stand in the ONNX file.
     """
 
+    # False in the views of with_head and without_head.
+    _puts_back = True
+
     def __init__(
         self,
         graph: nn.Module,
@@ -71,7 +74,6 @@ class ConvertedModel(nn.Module):
         self.heads = nn.ModuleList(head.module() for head in heads)
         self.found_heads = tuple(heads)
         self.keep_head = keep_head
-        self._puts_back = True
         self.logits = logits_text(heads, keep_head)
         self.verification = Comparison("not verified", ())
         self.eval()

@@ -88,7 +88,8 @@ def double_softmax(x: Tensor, y: Tensor, eps: float = 0.1) -> Tensor:
     g = p.softmax(1) - F.one_hot(y, 3)  # by the probabilities
     g = p * (g - (p * g).sum(1, keepdim=True))  # by the logits
     g = g @ weight.T
-    return eps * g / g.norm(dim=1, keepdim=True)
+    moved: Tensor = eps * g / g.norm(dim=1, keepdim=True)
+    return moved
 
 
 def test_views_share_weights_and_modes(model: ConvertedModel) -> None:
@@ -209,7 +210,7 @@ def test_several_sigmoids_are_put_back_and_a_single_one_is_not() -> None:
     assert "probabilities taken for logits" not in names
 
 
-def sides() -> dict[str, Configuration]:
+def sides() -> dict[str, Any]:
     options = {"eps": 0.1, "norm": 2, "labels": "given"}
     return {
         "a": Configuration.of("nsl", {"adv_step_size": 0.1, "reduction": "sum"}),
@@ -302,7 +303,10 @@ class Logits(nn.Module):
 
 def test_probabilities_are_believed_where_the_rows_are_such() -> None:
     x, y = batch()
-    plain = {"a": Configuration.of("nsl", {"adv_step_size": 0.1}), "b": sides()["b"]}
+    plain: dict[str, Any] = {
+        "a": Configuration.of("nsl", {"adv_step_size": 0.1}),
+        "b": sides()["b"],
+    }
     truth = explain(Logits(), x, y, **plain, epsilons=())
     found = explain(Logits(), x, y, **plain, epsilons=(), model_output="probabilities")
     assert (found.clean_loss, found.a.loss) == (truth.clean_loss, truth.a.loss)

@@ -72,7 +72,7 @@ def warn_of_head(owner: Any, form: OutputForm) -> None:
         f"the {form.head} that was cut off this model is put back, and its output taken for "
         "logits, as CleverHans 4 takes it: a softmax is applied once more, and the gradient is not "
         "that of the model's loss. To attack the logits give model.without_head(), or a recipe "
-        'with model_output="logits"',
+        'with model_output="logits" (--model-output logits)',
         UserWarning,
         stacklevel=4,
     )

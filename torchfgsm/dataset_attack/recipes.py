@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -74,6 +75,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="whether iterated steps start at a random point of the ball; default: the recipe's",
     )  # fmt: skip
     parser.add_argument("--targeted", action="store_true", help="the labels are targets")
+    parser.add_argument(
+        "--model-output", choices=("logits", "with_head"),
+        help="what the loss takes for logits: the logits, or the output of a softmax or sigmoid "
+        "that was cut off in conversion; default: the recipe's, with_head for CleverHans 4",
+    )  # fmt: skip
     for name in _MEANT:
         parser.add_argument(name, action=_Refused, nargs="?", help=argparse.SUPPRESS)
 
@@ -98,11 +104,18 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
     for name in ("eps", "step_size"):
         checks.check_length("--" + name.replace("_", "-"), getattr(options, name))
     try:
-        if options.recipe == "nsl":
-            return _nsl(options)
-        return _native(options) if options.recipe == NATIVE else _cleverhans(options)
+        recipe = _of_library(options)
     except NotImplementedError as error:
         raise ValueError(str(error)) from None
+    if options.model_output is None:
+        return recipe
+    return dataclasses.replace(recipe, model_output=options.model_output)
+
+
+def _of_library(options: argparse.Namespace) -> Recipe:
+    if options.recipe == "nsl":
+        return _nsl(options)
+    return _native(options) if options.recipe == NATIVE else _cleverhans(options)
 
 
 def _nsl(options: argparse.Namespace) -> Recipe:

@@ -73,8 +73,7 @@ LOSS_CHOICES: Mapping[str, Choice] = {
             ),
             (
                 FGM_3,
-                "CleverHans 3 refuses the output of a softmax operation, and its "
-                "`KerasModelWrapper` finds the logits behind one",
+                "CleverHans 3 refuses a softmax, or finds the logits behind it",
             ),
             (FGM, "CleverHans 4 does not notice a softmax"),
             (FGM, "CleverHans 4 does not notice a softmax"),
