@@ -18,9 +18,9 @@ from torchfgsm.evaluation import at_length
 from torchfgsm.explanation.measures import Attacked
 from torchfgsm.explanation.result import Array
 from torchfgsm.features import Features, items
-from torchfgsm.modes import attack_mode
 from torchfgsm.labels import is_single_logit
 from torchfgsm.model_gradient import LossFn, call_model
+from torchfgsm.modes import attack_mode
 from torchfgsm.preparation import prepared
 from torchfgsm.recipe import Recipe
 from torchfgsm.scores import predictions, true_classes
