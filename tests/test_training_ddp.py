@@ -70,6 +70,13 @@ def test_gradients_are_reduced_once_a_step(found: dict[str, dict[str, Any]], nam
     assert found[name]["distance"] <= 1e-12
 
 
+@pytest.mark.parametrize("name", ["none", "fgsm", "pgd", "cleverhans", "kept"])
+def test_an_attack_leaves_training_of_a_static_graph_synchronous(
+    found: dict[str, dict[str, Any]], name: str
+) -> None:
+    assert found[f"attacked first, {name}"]["apart"] == 0
+
+
 def test_a_tensor_parallel_model_takes_steps(found: dict[str, dict[str, Any]]) -> None:
     assert found["tensor parallel step"]["distance"] <= 1e-12
 

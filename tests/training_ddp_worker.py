@@ -8,6 +8,7 @@ all-reduces there were.
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -26,7 +27,9 @@ from torch.distributed.tensor.parallel import (
 )
 from torch.nn.parallel import DistributedDataParallel
 
-from torchfgsm import Recipe, Weighting, adversarial_loss, adversarial_step
+import torchfgsm
+from torchfgsm import Recipe, Weighting, adversarial_loss, adversarial_step, fgsm, pgd
+from torchfgsm.cleverhans.torch import fast_gradient_method
 
 KEPT = dataclasses.replace(Recipe.nsl(0.1, "l2"), model_mode="keep_and_update")
 PGD = Recipe.cleverhans3(eps=0.1, nb_iter=3, rand_init=False)
@@ -36,6 +39,13 @@ RECIPES: dict[str, dict[str, Any]] = {
     "three steps": {"recipe": dataclasses.replace(PGD, model_mode="keep")},
     "own prediction": {"recipe": Recipe.cleverhans3(eps=0.1), "pass_y": False},
     "adversarial only": {"recipe": KEPT, "weighting": Weighting(0.0, 1.0)},
+}
+ATTACKS: dict[str, Any] = {
+    "none": lambda model, x, y: None,
+    "fgsm": lambda model, x, y: fgsm(model, x, y, eps=0.1),
+    "pgd": lambda model, x, y: pgd(model, x, y, eps=0.1, iterations=2),
+    "cleverhans": lambda model, x, y: fast_gradient_method(model, x, 0.1, math.inf, y=y),
+    "kept": lambda model, x, y: torchfgsm.attack(model, x, y, recipe=KEPT),
 }
 SECOND_ORDER = {"recipe": Recipe.cleverhans3(eps=0.1, ord=2)}
 
@@ -132,6 +142,26 @@ def refused(wrapped: nn.Module, *, step: bool, **arguments: Any) -> dict[str, An
     return {"error": None, "calls": len(calls)}
 
 
+def apart_after_training(attack: Any) -> float:
+    """How far two replicas are apart after training, when only the first has attacked more often.
+
+    A static graph counts passes, and buffers are sent in every forward pass of the wrapper.
+    """
+    norm = nn.BatchNorm1d(4).double()
+    model = DistributedDataParallel(nn.Sequential(norm, network()), static_graph=True)
+    for _ in range(1 + dist.get_rank()):
+        attack(model, *shard())
+    optimizer = torch.optim.SGD(model.parameters(), 0.5)
+    for _ in range(3):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(shard()[0]), shard()[1]).backward()
+        optimizer.step()
+    weights = torch.cat([p.detach().flatten() for p in model.parameters()])
+    both = [torch.empty_like(weights) for _ in range(2)]
+    dist.all_gather(both, weights)
+    return float((both[0] - both[1]).abs().max())
+
+
 def found() -> dict[str, Any]:
     results: dict[str, Any] = {}
     for name, arguments in RECIPES.items():
@@ -145,6 +175,8 @@ def found() -> dict[str, Any]:
     results["step, compiled"] = data_parallel(compiled=True, recipe=KEPT)
     results["loss, second order"] = data_parallel(step=False, **SECOND_ORDER)
     results["tensor parallel step"] = tensor_parallel(step=True, recipe=KEPT)
+    for name, attack in ATTACKS.items():
+        results[f"attacked first, {name}"] = {"apart": apart_after_training(attack)}
     for step, name in ((True, "step"), (False, "loss")):
         static = DistributedDataParallel(network(), static_graph=True)
         results[f"static graph {name}"] = refused(static, step=step, recipe=KEPT)

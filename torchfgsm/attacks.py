@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from torchfgsm import checks
+from torchfgsm import checks, distributing
 from torchfgsm.call import Call, Length
 from torchfgsm.engine import run
 from torchfgsm.model_gradient import LossFn, run_on_model
@@ -38,7 +38,9 @@ def attack(
 
     Args:
         model: A module or callable. A tensor is passed as it is, a list as positional arguments, a
-            dict in the order of the model's `input_names` or, without them, as a dict.
+            dict in the order of the model's `input_names` or, without them, as a dict. Modules are
+            looked for in what a callable holds. Of `DistributedDataParallel` the module inside is
+            attacked, with this process's buffers and without waiting for others.
         x: The input (N, ...), or a dict or list of features with equal N. Only floating-point
             features are perturbed.
         y: Labels, or targets when the recipe is targeted: integers (N,) or (N, ...) for dense
@@ -61,7 +63,7 @@ def attack(
     Returns:
         Adversarial examples with the structure, shapes, dtypes and memory format of `x`, detached
         and sharing no memory with it. The model's gradients, modes, buffers and the random state
-        are as before.
+        are as before: a model that draws in each pass draws again afterwards what it drew here.
 
     Raises:
         TypeError: An input that cannot be perturbed, or arguments of the wrong type.
@@ -86,7 +88,7 @@ def attack(
 def _attack(model: Any, x: Any, y: Any, **arguments: Any) -> Any:
     """`attack`, with the arguments of `prepared`."""
     with torch.inference_mode(False):
-        gradient, call = prepared(model, x, y, **arguments)
+        gradient, call = prepared(distributing.unwrapped(model), x, y, **arguments)
         moved = run_on_model(gradient, call)
         return gradient.features.put_together(moved, copy_others=True)
 

@@ -153,6 +153,7 @@ def _check_against_model(model: Any, called: str, tensor: Tensor) -> None:
     if not isinstance(model, nn.Module):
         return
     parameters = list(model.parameters())
+    _refuse_inference(model, parameters)
     _refuse_other_dtype(parameters, called, tensor)
     devices = {parameter.device for parameter in parameters}
     if len(devices) == 1 and devices != {tensor.device}:
@@ -161,14 +162,29 @@ def _check_against_model(model: Any, called: str, tensor: Tensor) -> None:
         )
 
 
+def _refuse_inference(model: nn.Module, parameters: list[nn.Parameter]) -> None:
+    """Refuses parameters that autograd cannot save."""
+    if torch.compiler.is_compiling() or not any(p.is_inference() for p in parameters):
+        return
+    names = [name for name, p in model.named_parameters() if p.is_inference()]
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    raise ValueError(
+        f"the model's parameters {names[:3]}{more} were made inside of torch.inference_mode(), and "
+        "no gradient flows through them: make or load the model outside of it, or give "
+        "copy.deepcopy(model), taken outside of it"
+    )
+
+
 def refuse_other_dtype(model: Any, called: str, tensor: Tensor) -> None:
     """Refuses float64 input to a model of another precision, and the reverse.
 
     Raises:
-        ValueError: Naming both dtypes.
+        ValueError: Naming both dtypes; parameters that were made in inference mode.
     """
     if isinstance(model, nn.Module):
-        _refuse_other_dtype(model.parameters(), called, tensor)
+        parameters = list(model.parameters())
+        _refuse_inference(model, parameters)
+        _refuse_other_dtype(parameters, called, tensor)
 
 
 def _refuse_other_dtype(parameters: Iterable[Tensor], called: str, tensor: Tensor) -> None:

@@ -57,6 +57,16 @@ def without_reduction(model: Any) -> Iterator[None]:
         yield
 
 
+def unwrapped(model: Any) -> Any:
+    """The module in a DistributedDataParallel model, compiled or not; any other model as it is.
+
+    An attack on it leaves the wrapper's count of forward and backward passes alone, and waits for
+    no other process.
+    """
+    wrapper = _data_parallel(model) if _distributed() else None
+    return model if wrapper is None else wrapper.module
+
+
 def _distributed() -> bool:
     # While compiling, the wrapper is outside of what is compiled.
     available = torch.distributed.is_available() and not torch.compiler.is_compiling()

@@ -60,7 +60,9 @@ def refuse_missing(features: Features, grads: Sequence[Tensor | None], recipe: R
         what = "x" if missing == [""] else f"features {missing}"
         raise ValueError(
             f"no path leads from {what} to the loss, so no gradient exists: check that the model "
-            "does not detach its input or round it, or use a recipe with missing_gradient='stay'"
+            "does not detach its input or round it, or use a recipe with missing_gradient='stay'. "
+            "Of torch.jit.optimize_for_inference give the module from before: what it makes has no "
+            "gradient"
         )
 
 

@@ -69,6 +69,33 @@ def connected(loss: Tensor, inputs: Sequence[Tensor]) -> list[Tensor | None]:
     return [None if id(tensor) in left else tensor for tensor in inputs]
 
 
+def refuse_underivable(tensors: Sequence[Tensor]) -> None:
+    """Refuses tensors whose graph holds a backward pass that has no derivative of its own.
+
+    Backpropagated, they would fail in torch's words, far from the attack.
+
+    Raises:
+        RuntimeError: Naming the operation and the way out.
+    """
+    stack = [tensor.grad_fn for tensor in tensors]
+    seen = set(stack)
+    while stack:
+        node = stack.pop()
+        if node is None:
+            continue
+        if "NotImplemented" in node.name():
+            raise RuntimeError(
+                "this recipe's gradient through the L2 perturbation needs second derivatives, and "
+                "an operation of the model has none. For attention run it, forward and backward, "
+                "under torch.nn.attention.sdpa_kernel(SDPBackend.MATH); for recurrent layers on "
+                "CUDA under torch.backends.cudnn.flags(enabled=False); or give "
+                "dataclasses.replace(recipe, through_perturbation=False)"
+            )
+        following = [after for after, _ in node.next_functions if after not in seen]
+        seen.update(following)
+        stack += following
+
+
 def condition(
     grad: Tensor,
     *,

@@ -135,7 +135,7 @@ def _train(module: nn.Module, mode: bool) -> None:
 
 def _without_cudnn(modules: Sequence[nn.Module], mode: Mode) -> Any:
     """Recurrent layers on CUDA by torch's own kernels: cuDNN's backward needs training mode."""
-    if not torch.compiler.is_compiling() and torch.cuda.is_initialized():
+    if not torch.compiler.is_compiling() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         for module in modules:
             stays = mode != "eval" and getattr(module, "training", False)
             if not stays and _is_recurrent(module) and _is_on_cuda(module):

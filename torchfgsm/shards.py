@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from torchfgsm import distributing
 
 
 def is_distributed() -> bool:
@@ -24,17 +26,12 @@ def undistributed(model: Any) -> Any:
     The wrapper's forward pass waits for every process; the module may be called unequally often.
     Its buffers become those of process 0, as in the wrapper's own forward pass.
     """
-    if not torch.distributed.is_available():
-        return model
-    from torch.nn.parallel import DistributedDataParallel
-
-    wrapper = getattr(model, "_orig_mod", model)
-    if not isinstance(wrapper, DistributedDataParallel):
-        return model
-    if wrapper.broadcast_buffers:
-        for buffer in wrapper.module.buffers():
-            torch.distributed.broadcast(buffer.detach(), 0, group=wrapper.process_group)
-    module: nn.Module = wrapper.module
+    module = distributing.unwrapped(model)
+    if module is not model:
+        wrapper = getattr(model, "_orig_mod", model)
+        if wrapper.broadcast_buffers:
+            for buffer in module.buffers():
+                torch.distributed.broadcast(buffer.detach(), 0, group=wrapper.process_group)
     return module
 
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from torchfgsm.model_modules import modules_of
+
 # Statistics and counters are small. Larger ones hold tables, caches and weights that are no
 # parameters, whose copies would cost more than the attack.
 _LARGEST_BUFFER = 2**20
@@ -50,6 +52,20 @@ def put_back(
         if looks:
             _looked_at.add(evaluated[0])
             _warn_of_training_in_graph(modules, copied, drew)
+
+
+def statistics(model: Any) -> dict[str, Tensor]:
+    """Copies of what may hold statistics, by name: small buffers and frozen parameters."""
+    return {
+        f"{name} of module {number}": tensor.detach().clone()
+        for number, module in enumerate(modules_of(model))
+        for name, tensor in [*module._buffers.items(), *module._parameters.items()]
+        if tensor is not None
+        and not is_lazy(tensor)
+        and not tensor.requires_grad
+        and tensor.is_floating_point()
+        and 1 < tensor.numel() <= _LARGEST_PARAMETER
+    }
 
 
 @contextlib.contextmanager
@@ -133,7 +149,7 @@ def _kept_random_states(modules: Sequence[nn.Module], kept: bool) -> Iterator[An
         yield lambda: False
         return
     generators = [torch.default_generator]
-    if torch.cuda.is_initialized() and not torch.cuda.is_current_stream_capturing():
+    if _has_cuda() and not torch.cuda.is_current_stream_capturing():
         devices = {p.device for m in modules for p in m._parameters.values() if p is not None}
         places = {d.index for d in devices if d.type == "cuda"} or {torch.cuda.current_device()}
         generators += [torch.cuda.default_generators[place] for place in places]
@@ -150,6 +166,10 @@ def _kept_random_states(modules: Sequence[nn.Module], kept: bool) -> Iterator[An
     finally:
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
+
+
+def _has_cuda() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 def _warn_of_training_in_graph(modules: Sequence[nn.Module], copied: Any, drew: Any) -> None:

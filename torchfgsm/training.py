@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from torchfgsm import distributing
+from torchfgsm.gradient import refuse_underivable
 from torchfgsm.model_call import detached
 from torchfgsm.model_gradient import LossFn
 from torchfgsm.model_modules import is_training
@@ -123,6 +124,8 @@ def adversarial_loss(
             second-order term of a model sharded by FSDP2.
         ValueError: As `torchfgsm.attack`; weights that do not fit, a target without a targeted
             recipe or the reverse.
+        RuntimeError: A second-order term of a model with an operation that has no second
+            derivative, such as torch's fused attention.
     """
     keep = torch.is_grad_enabled()
     second_order = keep and recipe.through_perturbation and recipe.norm == "l2"
@@ -138,6 +141,8 @@ def adversarial_loss(
         if clean is not None and batch.shares_forward:
             first = batch.attack.of(clean.output, clean.inputs, retain_graph=True)
         adversarial = adversarial or batch.run(first)
+        if second_order and not torch.compiler.is_compiling():
+            refuse_underivable(adversarial)
         adversarial_part = batch.loss_at(adversarial)
         loss = weighting.combine(None if clean is None else clean.loss, adversarial_part)
         result = _losses(batch, clean, adversarial, adversarial_part, loss)

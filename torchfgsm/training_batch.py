@@ -13,6 +13,7 @@ from torchfgsm.call import Call
 from torchfgsm.engine import refuse_missing
 from torchfgsm.features import normal
 from torchfgsm.gradient import connected, leaf
+from torchfgsm.keras_mode import warn_if_untrained
 from torchfgsm.model_gradient import LossFn, ModelGradient, run_on_model, starts_at_input
 from torchfgsm.model_modules import is_training
 from torchfgsm.output_form import form_of, puts_head_back
@@ -73,6 +74,7 @@ class TrainingBatch:
             raise ValueError(f"{what}, the recipe says targeted={recipe.targeted}")
         if y is None:
             raise ValueError("training needs labels: y is None")
+        warn_if_untrained(model)
         y, sample_weight = normal(y), normal(sample_weight)
         labels = target if recipe.targeted else y if pass_y else None
         values = checks.looks_at_values(x, attack_arguments.get("validate"))

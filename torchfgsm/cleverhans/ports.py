@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfgsm import norms
+from torchfgsm import distributing, norms
 from torchfgsm.call import Call
 from torchfgsm.checks import refuse_other_dtype
 from torchfgsm.features import Features, normal
@@ -51,6 +51,8 @@ def generate(
     """
     with torch.inference_mode(False):
         x, y, tensors = normal(x), normal(y), normal(tensors)
+        if not keep_graph:
+            model = distributing.unwrapped(model)
         refuse_other_dtype(model, "x", x)
         features = Features.take_apart(x)
         gradient = ModelGradient(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from torchfgsm import traces
 from torchfgsm.call import Call
 from torchfgsm.configuration import Configuration
 from torchfgsm.explanation.batch_attacks import BatchAttacks, undisturbed
@@ -17,6 +18,7 @@ from torchfgsm.gradient import input_gradient, leaf
 from torchfgsm.labels import predicted_labels
 from torchfgsm.model_call import call_model
 from torchfgsm.model_gradient import output_tensor
+from torchfgsm.model_modules import modules_of
 from torchfgsm.modes import attack_mode
 from torchfgsm.output_form import as_taken, puts_head_back
 from torchfgsm.recipe import Recipe
@@ -35,7 +37,9 @@ class Seen:
         gradients: Gradient of the sum of the losses by each feature, of the sign that the attack
             climbs; None without a path.
         terms: Number of losses in each example's batch, (N,): what a mean divides by.
-        drew: Whether the forward pass drew random numbers from torch.
+        drew: Whether the forward pass drew random numbers from torch, or from a seed state of the
+            model's own.
+        wrote: Names of what the forward pass wrote into buffers and frozen parameters.
     """
 
     output: Tensor | None
@@ -43,6 +47,7 @@ class Seen:
     gradients: tuple[Tensor | None, ...]
     terms: Tensor
     drew: bool
+    wrote: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -130,6 +135,7 @@ def _seen(attacks: BatchAttacks, recipe: Recipe) -> Seen:
         gradients=tuple(map(_joined, zip(*(part.gradients for part in parts), strict=True))),
         terms=torch.cat([part.terms for part in parts]),
         drew=any(part.drew for part in parts),
+        wrote=parts[0].wrote,
     )
 
 
@@ -137,12 +143,14 @@ def _part(attacks: BatchAttacks, recipe: Recipe) -> Seen:
     """The passes over examples that the attack sees at once."""
     features = attacks.features
     inputs = [leaf(tensor) for tensor in features.tensors]
-    before = list(_random_states(features))
+    random, statistics = _random_states(attacks), traces.statistics(attacks.model)
     model = attacks.view(recipe)
     output = call_model(model, features.put_together(inputs))
     if attacks.loss_fn is None:
         output = as_taken(output, puts_head_back(model, recipe.model_output))
-    drew = not all(map(torch.equal, before, _random_states(features)))
+    drew = not all(map(torch.equal, random, _random_states(attacks)))
+    now = traces.statistics(attacks.model)
+    wrote = tuple(n for n, value in statistics.items() if not torch.equal(value, now[n]))
     labels = attacks.labels(recipe)
     if labels is None:
         probabilities = recipe.model_output == "probabilities"
@@ -158,14 +166,21 @@ def _part(attacks: BatchAttacks, recipe: Recipe) -> Seen:
         # A scalar is reduced already: no mean divides it again.
         terms=torch.full((size,), float(elements.numel()), device=inputs[0].device),
         drew=drew,
+        wrote=wrote,
     )
 
 
-def _random_states(features: Features) -> Iterator[Tensor]:
-    """The states of torch's generators that a model on this device draws from."""
-    yield torch.get_rng_state()
-    for device in {t.device for t in features.tensors if t.device.type == "cuda"}:
-        yield torch.cuda.get_rng_state(device)
+def _random_states(attacks: BatchAttacks) -> list[Tensor]:
+    """The states that the model draws from: torch's, and integers of its own, as Keras' seeds."""
+    places = {t.device for t in attacks.features.tensors if t.device.type == "cuda"}
+    seeds = [
+        parameter.detach().clone()
+        for module in modules_of(attacks.model)
+        for parameter in module._parameters.values()
+        if parameter is not None and not parameter.is_floating_point()
+    ]
+    states = [torch.cuda.get_rng_state(place) for place in sorted(places, key=str)]
+    return [torch.get_rng_state(), *states, *seeds]
 
 
 def _joined(parts: Sequence[Any]) -> Any:

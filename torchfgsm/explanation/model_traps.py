@@ -76,6 +76,18 @@ def batch_statistics(view: SideView) -> Iterator[Trap]:
             f"({_list(acting)}) take the batch's own statistics, so that an example's gradient "
             f"depends on its batch{moves}. Call model.eval() before the attack",
         )
+    elif view.seen.wrote:
+        names = sorted({name.split(" of module")[0].rsplit("/")[-1] for name in view.seen.wrote})
+        yield Trap(
+            "BatchNorm that stays in training mode",
+            "warning",
+            len(view.seen.wrote),
+            None,
+            f"A pass of this side writes statistics of the model ({_list(names)}): it "
+            "normalises with the batch's own, so that an example's gradient depends on its batch. "
+            "Graphs that were exported or traced in training mode do so in eval mode too, and "
+            "layers that are called with training=True",
+        )
     if always:
         yield Trap(
             "BatchNorm without moving statistics",

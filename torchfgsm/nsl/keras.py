@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from torchfgsm.checks import refuse_other_dtype
 from torchfgsm.features import is_differentiable, normal
+from torchfgsm.keras_mode import warn_if_untrained
 from torchfgsm.modes import attack_mode
 from torchfgsm.nsl.configs import AdvRegConfig
 from torchfgsm.nsl.lib import gen_adv_neighbor
@@ -104,6 +105,7 @@ class AdversarialRegularization(nn.Module):
             ValueError: Labels missing from the input.
         """
         keep = torch.is_grad_enabled()
+        warn_if_untrained(self.base_model)
         with torch.inference_mode(False), torch.enable_grad():
             inputs = normal(inputs)
             labels, weights, features = self._take_apart(inputs)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torchfgsm.cleverhans.v3.attacks import Attack, wrap
+from torchfgsm.gradient import refuse_underivable
 from torchfgsm.losses import softmax_cross_entropy
 from torchfgsm.weighting import Weighting
 
@@ -111,7 +112,11 @@ class CrossEntropy(Loss):
         if self.pass_y:
             params["y"] = y
         if isinstance(self.attack, Attack):
-            return self.attack.generate_on_graph(x, keep_graph=torch.is_grad_enabled(), **params)
+            keep_graph = torch.is_grad_enabled()
+            adversarial = self.attack.generate_on_graph(x, keep_graph=keep_graph, **params)
+            if keep_graph:
+                refuse_underivable([adversarial])
+            return adversarial
         generated: Tensor = self.attack.generate(x, **params)
         return generated.detach()
 
