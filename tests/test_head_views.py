@@ -233,7 +233,7 @@ def test_explain_gives_each_side_what_its_library_would_have_got(
     assert effect.values == ("logits", "with_head")
     traps = {trap.name: trap for trap in found.traps}
     assert traps["probabilities taken for logits"].side == "b"
-    assert traps["head cut in conversion"].side == "both"
+    assert traps["head cut off"].side == "both"
     assert found.facts["model_output"] == ("probabilities" if kept else "logits")
     text = " ".join(found.to_text().split())
     assert "cut Softmax (softmax)" in text

@@ -163,7 +163,7 @@ def test_explain_finds_what_is_between_the_originals(setting: Setting, norm: str
     assert moving == ["model_output"]
     traps = {trap.name: trap for trap in found.traps}
     assert traps["probabilities taken for logits"].side == "b"
-    assert traps["head cut in conversion"].side == "both"
+    assert traps["head cut off"].side == "both"
     assert "model_output (logits against with_head)" in found.to_text()
 
 

@@ -105,7 +105,7 @@ def cut_head(view: SideView) -> Iterator[Trap]:
     for head in heads:
         if head.kind is None or view.attacks.loss_fn is not None:
             continue
-        yield Trap("head cut in conversion", "note", None, None,
+        yield Trap("head cut off", "note", None, None,
                    f"{head.text[:1].upper()}{head.text[1:]}. {head.who_sees_what}")  # fmt: skip
         recipe, library = view.recipe, view.configuration.library
         if head.hidden_from_keras and library == "nsl" and recipe.model_output == "logits":
