@@ -72,7 +72,7 @@ def judge_by_truth(
     """By each example's distance from float64, relative to the original's own distance."""
     truth = {f"adv/{name}": value for name, value in _truth(case, data, expected).items()}
     slack = _slack(case, data)
-    ours = {k: v for k, v in actual.items() if k in theirs}
+    ours: Arrays = {k: v for k, v in actual.items() if k in theirs}
     rule = f"at most 4 times the original's distance from float64, plus {slack:.1e}"
     near = compare(theirs, ours, atol=slack)
     rounded = 0
