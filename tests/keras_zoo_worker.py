@@ -16,6 +16,7 @@ Kinds (K classes, B batch):
     binary        x [B, 6] -> Dense(8, tanh) -> Dense(1, sigmoid)
     two_inputs    left [B, 5], right [B, 4, 4, 1] -> two branches, joined -> Dense(3, softmax)
     softmax_layer x [B, 6] -> Dense(8, tanh) -> Dense(4) -> Softmax()
+    steep         x [B, 8, 8, 1] -> Conv -> Dense(10), times a factor: logits far apart
     regularized   x [B, 6] -> Dense(8, tanh, l2 kernel regularizer) -> Dense(4, softmax)
 """
 
@@ -70,6 +71,18 @@ def _softmax_layer():
     return tf.keras.Model(x, layers.Softmax(name="softmax")(layers.Dense(4, name="head")(hidden)))
 
 
+def _steep():
+    return tf.keras.Sequential(
+        [
+            layers.Input((8, 8, 1), name="x"),
+            layers.Conv2D(8, 3, padding="same", activation="relu", name="conv"),
+            layers.Flatten(name="flatten"),
+            layers.Dense(10, name="head"),
+            layers.Rescaling(40.0, name="factor"),
+        ]
+    )
+
+
 KINDS = {
     "mlp": _mlp,
     "logits": lambda: _mlp("relu", head=None),
@@ -78,6 +91,7 @@ KINDS = {
     "binary": lambda: _mlp(classes=1, head="sigmoid"),
     "two_inputs": _two_inputs,
     "softmax_layer": _softmax_layer,
+    "steep": _steep,
     "regularized": lambda: _mlp(kernel_regularizer=tf.keras.regularizers.L2(0.01)),
 }
 

@@ -175,7 +175,7 @@ def judge_signs(
             moves = _moves(steps[0][example]), _moves(steps[1][example])
             slope = np.asarray(label.slope[example], np.float64)
             limit = float(label.rounding[example])
-            judged = _judge_label(judged, moves, *rows[2:], slope, limit, norm)
+            judged = _judge_label(judged, moves, rows[2], rows[3], slope, limit, norm)
         mismatches += [replace(m, index=(int(example), *m.index)) for m in judged]
     explained = sum(m.explained for m in mismatches)
     worst = sorted(mismatches, key=lambda m: (m.explained, -m.ratio))[:_WORST_KEPT]
