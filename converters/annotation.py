@@ -40,6 +40,7 @@ class Port:
         dtype: numpy's name of its type.
         shape: its shape without the batch.
         batch: the only batch size that the graph takes, None where it takes any.
+        scalar: whether it is one number for the whole batch.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Port:
     dtype: str = "float32"
     shape: tuple[int | None, ...] = ()
     batch: int | None = None
+    scalar: bool = False
 
 
 @dataclass(frozen=True)
@@ -164,8 +166,9 @@ class Annotation:
         del model.metadata_props[:]
         values = {"format": FORMAT, **asdict(self)}
         for port in [*values["inputs"], *values["outputs"]]:
-            if port["batch"] is None:  # as files had it before
-                del port["batch"]
+            for key in ("batch", "scalar"):
+                if not port[key]:  # as files had it before
+                    del port[key]
         for key, value in [*kept, (KEY, json.dumps(values))]:
             model.metadata_props.add(key=key, value=value)
 

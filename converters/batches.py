@@ -35,19 +35,23 @@ def batches(
     """
     hints = hints or Hints()
     given = None if data is None else _given(ports, data)
-    fills = [_Fill(port, _shape(port, given), hints) for port in ports]
+    scalars = {port.name: _scalar(port, given, hints) for port in ports if port.scalar}
+    fills = [_Fill(port, _shape(port, given), hints) for port in ports if not port.scalar]
+    if not fills:
+        raise ConversionError("expected an input of examples (N, ...), got single numbers alone")
     found = {
         f"random x{count}": {fill.port.name: fill.random(count) for fill in fills}
         for count in (5, 1)
     }
     found |= _split("kinks", {fill.port.name: fill.kinks() for fill in fills})
     if given is not None:
-        found |= _split("data", {name: array[:_DATA_LIMIT] for name, array in given.items()})
+        rows = {n: array[:_DATA_LIMIT] for n, array in given.items() if n not in scalars}
+        found |= _split("data", rows)
     size = next((port.batch for port in ports if port.batch is not None), None)
-    if size is None:
-        return found
-    parts = [_of_one_size(title, batch, size) for title, batch in found.items()]
-    return {title: batch for part in parts for title, batch in part.items()}
+    if size is not None:
+        parts = [_of_one_size(title, batch, size) for title, batch in found.items()]
+        found = {title: batch for part in parts for title, batch in part.items()}
+    return {title: {**batch, **scalars} for title, batch in found.items()}
 
 
 def training_batch(
@@ -122,6 +126,11 @@ def _of_one_size(title: str, batch: dict[str, Array], size: int) -> dict[str, di
     }
 
 
+def _scalar(port: Port, given: Mapping[str, Array] | None, hints: Hints) -> Array:
+    """Returns the number that goes with every batch: the user's, or one at random."""
+    return _Fill(port, (), hints).random(1)[0] if given is None else given[port.name]
+
+
 def _given(ports: Iterable[Port], data: Data) -> dict[str, Array]:
     ports = list(ports)
     names = [port.name for port in ports]
@@ -134,7 +143,12 @@ def _given(ports: Iterable[Port], data: Data) -> dict[str, Array]:
     found = {}
     for port in ports:
         array = np.asarray(data[port.name]).astype(port.dtype)
+        if port.scalar and array.size == 1:
+            found[port.name] = array.reshape(())
+            continue
         fits = array.ndim == len(port.shape) + 1 and len(array) > 0
+        if port.scalar:
+            raise ConversionError(f"expected one number for {port.name!r}, got {array.shape}")
         if not fits or any(
             n not in (None, m) for n, m in zip(port.shape, array.shape[1:], strict=True)
         ):

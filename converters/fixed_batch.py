@@ -19,11 +19,14 @@ Call = Callable[[Mapping[str, Array]], list[Any]]
 
 
 def batch_of(graph: Any) -> int | None:
-    """Returns the one batch size that all inputs of a model state, None where it is free."""
+    """Returns the one batch size that all inputs of a model state, None where it is free.
+
+    Inputs that are one number have none.
+    """
     weights = {tensor.name for tensor in graph.graph.initializer}
-    sizes = {_first(value) for value in graph.graph.input if value.name not in weights}
-    size = sizes.pop() if len(sizes) == 1 else None
-    return size or None
+    inputs = [value for value in graph.graph.input if value.name not in weights]
+    sizes = {_first(value) for value in inputs if not onnx_graph.is_scalar(value)}
+    return sizes.pop() if len(sizes) == 1 else None
 
 
 def freed(graph: Any, size: int) -> Any:
@@ -58,11 +61,13 @@ def in_parts(call: Call, size: int) -> Call:
     """Returns a call of any number of examples, of one that takes so many at a time."""
 
     def run(feed: Mapping[str, Array]) -> list[Any]:
-        count = len(next(iter(feed.values())))
+        numbers = {name: x for name, x in feed.items() if not x.ndim}
+        rows = {name: x for name, x in feed.items() if x.ndim}
+        count = len(next(iter(rows.values())))
         rest = -count % size
-        wide = {name: np.concatenate([x, x[-1:].repeat(rest, 0)]) for name, x in feed.items()}
+        wide = {name: np.concatenate([x, x[-1:].repeat(rest, 0)]) for name, x in rows.items()}
         parts = [
-            call({name: x[i : i + size] for name, x in wide.items()})
+            call(numbers | {name: x[i : i + size] for name, x in wide.items()})
             for i in range(0, count + rest, size)
         ]
         return [np.concatenate(arrays)[:count] for arrays in zip(*parts, strict=True)]
@@ -73,4 +78,5 @@ def in_parts(call: Call, size: int) -> Call:
 def _first(value: Any) -> int | None:
     """Returns the first size of a value, None where it is free or there is none."""
     sizes = value.type.tensor_type.shape.dim
-    return sizes[0].dim_value if len(sizes) and sizes[0].HasField("dim_value") else None
+    # Some programs write -1 for a free size.
+    return sizes[0].dim_value if len(sizes) and sizes[0].dim_value > 0 else None

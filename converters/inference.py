@@ -58,7 +58,10 @@ def infer(model: Any, source: str) -> Annotation:
     ports = [value for value in model.graph.input if value.name not in initializers]
     return Annotation(
         source=source,
-        inputs=tuple(Port(v.name, v.name, *onnx_graph.type_of(v)) for v in ports),
+        inputs=tuple(
+            Port(v.name, v.name, *onnx_graph.type_of(v), scalar=onnx_graph.is_scalar(v))
+            for v in ports
+        ),
         outputs=tuple(Port(v.name, v.name, *onnx_graph.type_of(v)) for v in model.graph.output),
         structure="single" if len(model.graph.output) == 1 else "list",
         weights=tuple(weights),

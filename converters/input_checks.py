@@ -53,6 +53,8 @@ def _checked(port: Port, x: Any, dtype: torch.dtype | None) -> Tensor:
 
 def described(port: Port) -> str:
     """Returns a port's shape for people, such as "(N, 8, 8, 3)"."""
+    if port.scalar:
+        return "()"
     sizes = ", ".join("?" if n is None else str(n) for n in port.shape)
     batch = "N" if port.batch is None else port.batch
     return f"({batch}, {sizes})" if sizes else f"({batch},)"

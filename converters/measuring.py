@@ -32,7 +32,7 @@ class Question:
     def about(cls, model: ConvertedModel, batch: Mapping[str, Array]) -> Question:
         """Asks for all that the model computes on the batch."""
         objectives = objectives_of(model)
-        count = len(next(iter(batch.values())))
+        count = next(len(array) for array in batch.values() if array.ndim)
         return cls(batch, objectives, labels_for(objectives, count))
 
     def in_precision(self, dtype: str, noise: float = 0.0) -> Question:
@@ -107,7 +107,10 @@ def named(model: ConvertedModel, arrays: Mapping[str, Array]) -> dict[str, Array
 
 def precision_of(model: ConvertedModel) -> str:
     """Returns the precision in which the model was exported: "float32" or "float64"."""
-    ports = [*model.annotation.inputs, *model.annotation.outputs]
+    annotation = model.annotation
+    inputs = [port for port in annotation.inputs if port.dtype.startswith("float")]
+    # One that takes float32 may give float64: a cast does not make its numbers more exact.
+    ports = inputs or annotation.outputs
     return "float64" if any(port.dtype == "float64" for port in ports) else "float32"
 
 

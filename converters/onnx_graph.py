@@ -101,6 +101,12 @@ def type_of(value_info: Any) -> tuple[str, tuple[int | None, ...]]:
     return str(helper.tensor_dtype_to_np_dtype(tensor.elem_type)), tuple(dims[1:])
 
 
+def is_scalar(value_info: Any) -> bool:
+    """Whether an input or output is stated to be one number."""
+    tensor = value_info.type.tensor_type
+    return bool(tensor.HasField("shape")) and not tensor.shape.dim
+
+
 def lift_constant_nodes(model: Any) -> None:
     """Turns Constant nodes into initializers, in the graphs that nodes hold too."""
     from onnx import numpy_helper

@@ -164,6 +164,13 @@ def _rms_normalization(opset: int, given: Any, x: Array, scale: Array) -> Array:
     return np.asarray(x / np.sqrt(square + given.get("epsilon", 1e-5)) * scale)
 
 
+def _gather_elements(opset: int, given: Any, x: Array, indices: Array) -> Array:
+    """Also of indices that do not reach to the end of the other axes."""
+    axis = given.get("axis", 0) % x.ndim
+    reach = [slice(n) if i != axis else slice(None) for i, n in enumerate(indices.shape)]
+    return np.take_along_axis(x[tuple(reach)], indices, axis)
+
+
 def _global_max_pool(opset: int, given: Any, x: Array) -> Array:
     """In any rank; the evaluator's is right for images alone."""
     return np.asarray(x.max(axis=tuple(range(2, x.ndim)), keepdims=True))
@@ -177,6 +184,7 @@ _OPERATIONS = {
     "BatchNormalization": _batch_normalization,
     "ConvTranspose": _conv_transpose,
     "Erf": _erf,
+    "GatherElements": _gather_elements,
     "GlobalMaxPool": _global_max_pool,
     "LRN": _lrn,
     "LogSoftmax": _log_softmax,

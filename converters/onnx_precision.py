@@ -9,10 +9,20 @@ from typing import Any
 from torchfgsm.converters import onnx_graph, onnx_subgraphs
 
 # The attributes that name the type of a result, or in which a normalisation computes.
-_TYPES = ("to", "dtype", "stash_type")
+_TYPES = ("to", "dtype", "output_datatype", "stash_type")
 _SMALL_TYPES = {"tensor(float)", "tensor(float16)", "tensor(bfloat16)"}
-# These compute in float32 where nothing else is said, and can in float64.
-_STASHING = ("GroupNormalization", "RMSNormalization")
+# What gives float32, or computes in it, where nothing else is said: by which attribute, and the
+# opset from which that is so.
+_SILENT = {
+    "BlackmanWindow": ("output_datatype", 17),
+    "GroupNormalization": ("stash_type", 21),
+    "HammingWindow": ("output_datatype", 17),
+    "HannWindow": ("output_datatype", 17),
+    "MelWeightMatrix": ("output_datatype", 17),
+    "RMSNormalization": ("stash_type", 23),
+}
+# Their type of computing stays: the first computes in float64 all the same.
+_KEPT = (("LayerNormalization", "stash_type"), ("Range", "stash_type"))
 
 
 def in_float64(model: Any) -> Any:
@@ -36,16 +46,20 @@ def in_float64(model: Any) -> Any:
 
 
 def _widen_attributes(node: Any, opset: int) -> None:
+    from onnx import helper
+
     for attribute in node.attribute:
         if attribute.HasField("t"):
             _widen(attribute.t)
-        # A layer normalisation knows no other type than float32 here, and computes in float64.
-        if attribute.name in _TYPES and node.op_type != "LayerNormalization":
+        if attribute.name in _TYPES and (node.op_type, attribute.name) not in _KEPT:
             attribute.i = _widened(attribute.i)
-    if node.op_type in _STASHING and opset >= 21:
-        if all(attribute.name != "stash_type" for attribute in node.attribute):
-            attribute = node.attribute.add(name="stash_type")
-            attribute.type, attribute.i = attribute.INT, _widened(1)
+    given = {attribute.name for attribute in node.attribute}
+    name, first = _SILENT.get(node.op_type, ("", 0))
+    if name and opset >= first and name not in given:
+        node.attribute.append(helper.make_attribute(name, _widened(1)))
+    if node.op_type == "ConstantOfShape" and not given:
+        zero = helper.make_tensor("value", _widened(1), [1], [0.0])
+        node.attribute.append(helper.make_attribute("value", zero))
 
 
 def _cast(node: Any, opsets: Mapping[str, int]) -> list[Any]:

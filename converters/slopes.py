@@ -38,7 +38,8 @@ def compare_slopes(model: ConvertedModel, question: Question, title: str) -> Com
     twin = copy.deepcopy(model).double()
     wide = question.in_precision("float64")
     random = np.random.default_rng(2)
-    names = [n for n in model.input_names if is_float(wide.batch[n])]
+    # A number for the whole batch belongs to no example.
+    names = [n for n in model.input_names if is_float(wide.batch[n]) and wide.batch[n].ndim]
     if not names or all(objective.kind == NONE for objective in question.objectives):
         return None
     # Away from exact zeros and ones, where kinks are.
