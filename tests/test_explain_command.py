@@ -49,7 +49,7 @@ def test_the_report_is_that_of_the_function(
 ) -> None:
     options = (
         model_file, "--data", data_file, "--set-a", "adv_step_size=0.2", "adv_grad_norm=l2",
-        "--set-b", "eps=0.1", "ord=2", "--count", 40,
+        "--set-b", "eps=1/10", "ord=L2", "--count", 40,
     )  # fmt: skip
     html, markdown = tmp_path / "out.html", tmp_path / "out.md"
     code, out, _ = run(capsys, *options, "--json", "--html", html, "--markdown", markdown)
@@ -110,8 +110,19 @@ def _bad(folder: Path) -> dict[str, tuple[list[Any], str]]:
     (folder / "old.html").write_text("older")
     good = ["--data", folder / "good.npz"]
     return {
-        "library": ([*good, "--a", "cleverhans4"], "--a cleverhans4: unknown library"),
-        "near library": ([*good, "--b", "cleverhans"], "did you mean 'cleverhans3'?"),
+        "library": (
+            [*good, "--a", "cleverhans4"],
+            "--a cleverhans4: unknown library 'cleverhans4': did you mean 'cleverhans-tf2' or "
+            "'cleverhans-torch'?",
+        ),
+        "near library": (
+            [*good, "--b", "cleverhans"],
+            "did you mean 'cleverhans3', 'cleverhans-tf2' or 'cleverhans-torch'?",
+        ),
+        "other's option": (
+            [*good, "--set-a", "eps=0.1"], "did you mean 'adv_step_size'? (options: --set-a)"
+        ),
+        "commas": ([*good, "--set-b", "eps=0.1,ord=2"], "separate options by spaces"),
         "near option": (
             [*good, "--set-a", "adv_stepsize=1"], "did you mean 'adv_step_size'? (options: --set-a)"
         ),

@@ -19,8 +19,8 @@ _WORDS: Mapping[str, Any] = MappingProxyType(
     | dict.fromkeys(_INFINITE, math.inf)
     | {f"-{word}": -math.inf for word in _INFINITE}
 )
-# A comma before the next name, or at the end.
-_COMMA = re.compile(r"[,;](\s*[A-Za-z_]\w*\s*=.*)?$")
+# A comma before the next name, or at the end, and not within brackets or quotes.
+_COMMA = re.compile(r"""^[^\[({'"]*[,;](\s*[A-Za-z_]\w*\s*=.*)?$""")
 
 
 def number(text: str) -> float:
