@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ def input_gradient(
     loss: Tensor,
     inputs: Sequence[Tensor],
     *,
+    slopes: Tensor | None = None,
     create_graph: bool = False,
     retain_graph: bool | None = None,
 ) -> list[Tensor | None]:
@@ -30,6 +31,7 @@ def input_gradient(
     Args:
         loss: A scalar.
         inputs: Tensors that the loss may depend on; those that do not require grad get None.
+        slopes: Where `loss` is no scalar, what its entries count; not while compiling.
         create_graph: Keep the gradient differentiable.
         retain_graph: Keep the graph of `loss` for another backward pass.
 
@@ -40,13 +42,14 @@ def input_gradient(
     if not wanted or not loss.requires_grad:
         return [None] * len(inputs)
     take: Callable[..., tuple[Tensor | None, ...]] = torch.autograd.grad
+    options: dict[str, Any] = {"create_graph": create_graph, "retain_graph": retain_graph}
     if torch.compiler.is_compiling():
         from torchfgsm import dynamo_nodes
 
         take = dynamo_nodes.grad
-    found = iter(
-        take(loss, wanted, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True)
-    )
+    elif slopes is not None:
+        options["grad_outputs"] = slopes
+    found = iter(take(loss, wanted, allow_unused=True, **options))
     return [next(found) if tensor.requires_grad else None for tensor in inputs]
 
 

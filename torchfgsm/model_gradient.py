@@ -16,10 +16,12 @@ from torchfgsm.features import Features
 from torchfgsm.gradient import input_gradient, leaf
 from torchfgsm.labels import predicted_labels
 from torchfgsm.model_call import call_model
+from torchfgsm.model_modules import is_training
 from torchfgsm.modes import attack_mode
 from torchfgsm.output_checks import look_at_output, warn_of_head
 from torchfgsm.output_form import OutputForm, as_taken, form_of, gives_probabilities, puts_head_back
 from torchfgsm.recipe import Recipe
+from torchfgsm.underflow import autocasts, may_underflow, scaled_gradient
 
 LossFn = Callable[[Any, Any], Tensor]
 
@@ -38,6 +40,7 @@ class ModelGradient:
         values: Whether labels and outputs are looked at.
         expects_logits: The dialects': `loss_fn` takes logits whatever the model states, and an
             output of probabilities is worth a warning.
+        scales: Whether the gradients of float16 models are kept from rounding to 0.
         forwards: How often the model was called.
         backwards: How often a gradient was taken.
     """
@@ -50,6 +53,7 @@ class ModelGradient:
     keep_graph: bool = False
     values: bool = True
     expects_logits: bool = False
+    scales: bool = True
     looked: bool = field(default=False, init=False)
     forwards: int = field(default=0, init=False)
     backwards: int = field(default=0, init=False)
@@ -78,8 +82,26 @@ class ModelGradient:
         if self.y is None:
             self._predict(output)
         self.backwards += 1
-        return input_gradient(
-            self._loss(output), inputs, create_graph=self.keep_graph, retain_graph=retain_graph
+        options: dict[str, Any] = {"create_graph": self.keep_graph, "retain_graph": retain_graph}
+        if self.scales and may_underflow(output, inputs):
+            return self._scaled(output, inputs, options)
+        return input_gradient(self._loss(output), inputs, **options)
+
+    def _scaled(
+        self, output: Tensor, inputs: Sequence[Tensor], options: dict[str, Any]
+    ) -> list[Tensor | None]:
+        """The gradient in float16, up to positive factors where those change no direction."""
+        recipe, size = self.recipe, inputs[0].shape[:1]
+        one_vector = recipe.scalar_examples == "joint" and inputs[0].dim() == 1
+        return scaled_gradient(
+            self._loss,
+            output,
+            inputs,
+            # A loss of the caller's may hold float16 weights, which autocast alone lets mix.
+            widen=output.dtype is torch.float16 and (self.loss_fn is None or autocasts(output)),
+            by_example=output.shape[:1] == size and not one_vector and not is_training(self.model),
+            scale_back=recipe.norm == "l2" and recipe.guard > 0,
+            **options,
         )
 
     def output(self, tensors: Sequence[Tensor]) -> Any:

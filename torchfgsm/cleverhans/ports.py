@@ -63,6 +63,7 @@ def generate(
             loss_fn=lambda output, target: loss_fn(labels=target, logits=output),
             keep_graph=keep_graph,
             expects_logits=True,
+            scales=False,  # float16 rounds small gradients to 0 as in the originals
         )
         call = Call.of(recipe, features, **tensors, as_in_originals=True)
         (adversarial,) = run_on_model(gradient, call)
