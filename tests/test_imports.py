@@ -99,7 +99,7 @@ CORE = (
     "reference",
     "kernel",
 )
-ENGINE = ("checks", "engine", "model_gradient", "preparation")
+ENGINE = ("argument_types", "checks", "engine", "model_gradient", "preparation")
 DIALECTS = ("attacks", "nsl", "cleverhans", "training")
 OUTER = (
     "graphs",

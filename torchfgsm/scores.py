@@ -35,7 +35,7 @@ def true_classes(y: Any, output: Tensor) -> Tensor:
         ValueError: Another shape.
     """
     if not isinstance(y, Tensor):
-        raise TypeError(f"labels must be a tensor, got {type(y).__name__}")
+        raise TypeError(f"labels must be a tensor, got {type(y).__name__}; use torch.as_tensor")
     if is_single_logit(output):
         if y.shape in (output.shape[:1], (*output.shape[:1], 1)):
             return (y > 0.5).long().flatten() if y.is_floating_point() else y.long().flatten()

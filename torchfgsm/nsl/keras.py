@@ -13,6 +13,7 @@ from torchfgsm.checks import refuse_other_dtype
 from torchfgsm.features import is_differentiable, normal
 from torchfgsm.modes import attack_mode
 from torchfgsm.nsl.configs import AdvRegConfig
+from torchfgsm.nsl.keras_methods import WithoutKerasMethods, as_batch
 from torchfgsm.nsl.lib import gen_adv_neighbor
 from torchfgsm.nsl.loss import (
     adversarial_loss,
@@ -41,7 +42,7 @@ class Losses(NamedTuple):
     scaled_adversarial_loss: Tensor
 
 
-class AdversarialRegularization(nn.Module):
+class AdversarialRegularization(WithoutKerasMethods):
     """A model with NSL's training loss, as `nsl.keras.AdversarialRegularization`.
 
     Args:
@@ -101,11 +102,12 @@ class AdversarialRegularization(nn.Module):
             Outputs and losses. `loss` is differentiable in the parameters unless grad is disabled.
 
         Raises:
+            TypeError: The input is no dict.
             ValueError: Labels missing from the input.
         """
         keep = torch.is_grad_enabled()
         with torch.inference_mode(False), torch.enable_grad():
-            inputs = normal(inputs)
+            inputs = normal(as_batch(inputs))
             labels, weights, features = self._take_apart(inputs)
             features = requiring_grad(features)
             outputs = self._call_base(features, inputs)
@@ -145,6 +147,7 @@ class AdversarialRegularization(nn.Module):
         """
         given = {name: value for name, value in config_kwargs.items() if value is not None}
         config = dataclasses.replace(self.adv_config.adv_neighbor_config, **given)
+        x = as_batch(x)
         missing = [key for key in self.label_keys if key not in x]
         if missing:
             raise KeyError(f"labels {missing} are not in the input, which has {list(x)}")
