@@ -105,7 +105,10 @@ CORE = (
     "reference",
     "kernel",
 )
-ENGINE = ("checks", "default_loss", "engine", "model_gradient", "preparation")
+ENGINE = (
+    *("argument_types", "checks", "default_loss", "engine", "model_gradient"),
+    "preparation",
+)
 DIALECTS = ("attacks", "nsl", "cleverhans", "training")
 OUTER = (
     "graphs",

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchfgsm.argument_types import refuse_arrays
 from torchfgsm.features import Features, items
 from torchfgsm.presets import Norm, known_norm
 from torchfgsm.recipe import Recipe
@@ -104,6 +105,7 @@ def check_input(model: Any, x: Any, *, values: bool) -> Features:
         ValueError: An empty batch, batches of different sizes, NaN or infinite entries, a dtype
             or device that is not the model's, missing or unknown feature names.
     """
+    refuse_arrays(x=x)
     expected = getattr(model, "input_names", None)
     given = items(x)
     if expected is not None and isinstance(x, dict) and set(expected) != set(given):
@@ -117,8 +119,8 @@ def check_input(model: Any, x: Any, *, values: bool) -> Features:
             for name, v in given.items()
         }
         raise TypeError(
-            f"x must hold a dense floating-point tensor to perturb, got {kinds or x!r}; convert "
-            "integer images with x.float() / 255"
+            f"x must hold a dense floating-point tensor to perturb, got "
+            f"{_summary(kinds) or repr(x)}; convert integer images with x.float() / 255, lists of numbers with torch.as_tensor(x)"
         )
     sizes = {}
     for name, tensor in zip(features.names, features.tensors, strict=True):
@@ -133,6 +135,12 @@ def check_input(model: Any, x: Any, *, values: bool) -> Features:
     if any(size != features.tensors[0].shape[0] for size in sizes.values()):
         raise ValueError(f"all features need the same batch size, got {sizes}")
     return features
+
+
+def _summary(kinds: dict[Any, str]) -> str:
+    """What was found by name, shortened where there is a lot of it."""
+    found = [kind if name == "" else f"{name!r}: {kind!r}" for name, kind in kinds.items()]
+    return ", ".join([*found[:5], *(["..."] if len(found) > 5 else [])])
 
 
 def _all_finite(tensor: Tensor) -> bool:
@@ -211,7 +219,9 @@ def check_gradient(features: Features, grad: Any) -> list[Tensor | None]:
     ):
         called = f"the gradient of feature {name!r}" if name != "" else "grad"
         if not isinstance(entry, Tensor):
-            raise TypeError(f"{called} must be a tensor, got {type(entry).__name__}")
+            raise TypeError(
+                f"{called} must be a tensor, got {type(entry).__name__}; use torch.as_tensor"
+            )
         for what in ("shape", "dtype", "device"):
             expected, came = getattr(tensor, what), getattr(entry, what)
             if expected != came:

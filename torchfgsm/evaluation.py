@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from torchfgsm import shards
+from torchfgsm.argument_types import check_recipe, refuse_arrays
 from torchfgsm.attacks import attack
 from torchfgsm.features import Features, items, normal
 from torchfgsm.gradient import leaf
@@ -84,6 +85,7 @@ def evaluate(
         ValueError: As `torchfgsm.attack`; no examples; labels out of range; lengths by which the
             recipe cannot be scaled; repeated examples that cannot be told.
     """
+    check_recipe(recipe)
     if recipe.targeted != (target is not None):
         what = "a targeted recipe needs target=" if recipe.targeted else "target= was given"
         raise ValueError(f"{what}, the recipe says targeted={recipe.targeted}")
@@ -105,6 +107,7 @@ def evaluate(
         stack.enter_context(attack_mode(model, "eval", one_attack=False))
         place, total = device or _device_of(model), _length_of(loader)
         for number, batch in enumerate(loader, start=1):
+            refuse_arrays(batch=batch)
             x, y = _parts(batch, label_key)
             count = _count(x)
             rows = repeated.kept(count)
@@ -276,7 +279,10 @@ def _parts(batch: Any, label_key: Any) -> tuple[Any, Any]:
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         came = f"{type(batch).__name__}"
         came += f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
-        raise TypeError(f"expected batches (x, y), or dicts with the labels in them, got {came}")
+        raise TypeError(
+            f"expected batches (x, y), or dicts with the labels in them, got {came}: of more parts "
+            "give ((x, y) for x, y, *_ in loader); a loader of one batch is [(x, y)]"
+        )
     return batch[0], batch[1]
 
 

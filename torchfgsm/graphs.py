@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from torchfgsm import checks
+from torchfgsm.argument_types import check_recipe
 from torchfgsm.attacks import attack
 from torchfgsm.call import Length
 from torchfgsm.cuda_graph import CudaGraph
@@ -97,6 +98,7 @@ class CapturedAttack:
         *,
         backend: type[CudaGraph] = CudaGraph,
     ) -> None:
+        check_recipe(recipe)
         if recipe.zero_gradient == "refuse":
             raise ValueError(
                 "zero_gradient='refuse' looks at values, which a captured attack cannot: give "

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from torchfgsm import checks
+from torchfgsm.argument_types import check_recipe
 from torchfgsm.call import Call, Length
 from torchfgsm.features import normal
 from torchfgsm.labels import check_labels
@@ -39,6 +40,7 @@ def prepared(
         TypeError: An input that cannot be perturbed, or arguments of the wrong type.
         ValueError: Bad shapes, values, ranges or labels.
     """
+    check_recipe(recipe)
     x, y, mask = normal(x), normal(y), normal(mask)
     clip_min, clip_max = normal(clip_min), normal(clip_max)
     values = checks.looks_at_values(x, validate)

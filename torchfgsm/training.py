@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from torchfgsm import distributing
+from torchfgsm.argument_types import check_recipe, check_weighting
 from torchfgsm.gradient import refuse_underivable
 from torchfgsm.model_call import detached
 from torchfgsm.model_gradient import LossFn
@@ -59,6 +60,7 @@ def _eager_where_a_mode_is_kept(
         if torch.compiler.is_compiling():
             model: Any = args[0] if args else kwargs["model"]
             recipe: Any = kwargs["recipe"]
+            check_recipe(recipe)
             if recipe.model_mode == "keep" and is_training(model):
                 from torchfgsm import dynamo_nodes
 
@@ -127,6 +129,8 @@ def adversarial_loss(
         RuntimeError: A second-order term of a model with an operation that has no second
             derivative, such as torch's fused attention.
     """
+    check_recipe(recipe)
+    check_weighting(weighting)
     keep = torch.is_grad_enabled()
     second_order = keep and recipe.through_perturbation and recipe.norm == "l2"
     distributing.refuse_wrapper(model, halves=False, second_order=second_order)
@@ -206,6 +210,8 @@ def adversarial_step(
         ValueError: As `adversarial_loss`; a recipe with a second-order term; no parameter that
             requires grad; gradients that the scaler has unscaled already.
     """
+    check_recipe(recipe)
+    check_weighting(weighting)
     if recipe.through_perturbation and recipe.norm == "l2":
         raise ValueError(
             "this recipe's gradient flows through the L2 perturbation (through_perturbation=True), "

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchfgsm.argument_types import refuse_arrays
 from torchfgsm.cleverhans import ports
 from torchfgsm.losses import sparse_softmax_cross_entropy
 from torchfgsm.recipe import Recipe
@@ -52,6 +53,7 @@ def fast_gradient_method(
     Raises:
         ValueError: A bad norm, a one-sided range, input out of range.
     """
+    refuse_arrays(x=x, y=y if loss_fn is None else None)
     ports.norm_name(norm)
     numbers, tensors = ports.split(eps=eps, clip_min=clip_min, clip_max=clip_max)
     recipe = Recipe.cleverhans_tf2(norm=norm, targeted=targeted, **numbers)
@@ -102,6 +104,7 @@ def projected_gradient_descent(
         NotImplementedError: norm 1.
         ValueError: As `fast_gradient_method`, or `eps_iter` above `eps`.
     """
+    refuse_arrays(x=x, y=y if loss_fn is None else None)
     ports.check_radius(norm, eps, eps_iter, clip_min, clip_max, sanity_checks=sanity_checks)
     ports.norm_name(norm)
     numbers, tensors = ports.split(eps=eps, eps_iter=eps_iter, clip_min=clip_min, clip_max=clip_max)

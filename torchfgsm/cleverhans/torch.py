@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchfgsm.argument_types import refuse_arrays
 from torchfgsm.cleverhans import ports
 from torchfgsm.recipe import Recipe
 
@@ -48,6 +49,7 @@ def fast_gradient_method(
     Raises:
         ValueError: A bad norm, negative eps, a one-sided or crossed range, input out of range.
     """
+    refuse_arrays(x=x, y=y)
     ports.norm_name(norm)
     eps = _scalar("eps", eps)
     if eps == 0:
@@ -100,6 +102,7 @@ def projected_gradient_descent(
         NotImplementedError: norm 1.
         ValueError: As `fast_gradient_method`, or `eps_iter` above `eps`.
     """
+    refuse_arrays(x=x, y=y)
     ports.norm_name(norm)
     eps, eps_iter = _scalar("eps", eps), _scalar("eps_iter", eps_iter)
     # As in the original the norm comes first, then a step of length 0, then all other checks.

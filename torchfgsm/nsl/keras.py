@@ -14,6 +14,7 @@ from torchfgsm.features import is_differentiable, normal
 from torchfgsm.keras_mode import warn_if_untrained
 from torchfgsm.modes import attack_mode
 from torchfgsm.nsl.configs import AdvRegConfig
+from torchfgsm.nsl.keras_methods import WithoutKerasMethods, as_batch
 from torchfgsm.nsl.lib import gen_adv_neighbor
 from torchfgsm.nsl.loss import (
     adversarial_loss,
@@ -42,7 +43,7 @@ class Losses(NamedTuple):
     scaled_adversarial_loss: Tensor
 
 
-class AdversarialRegularization(nn.Module):
+class AdversarialRegularization(WithoutKerasMethods):
     """A model with NSL's training loss, as `nsl.keras.AdversarialRegularization`.
 
     Args:
@@ -102,12 +103,13 @@ class AdversarialRegularization(nn.Module):
             Outputs and losses. `loss` is differentiable in the parameters unless grad is disabled.
 
         Raises:
+            TypeError: The input is no dict.
             ValueError: Labels missing from the input.
         """
         keep = torch.is_grad_enabled()
         warn_if_untrained(self.base_model)
         with torch.inference_mode(False), torch.enable_grad():
-            inputs = normal(inputs)
+            inputs = normal(as_batch(inputs))
             labels, weights, features = self._take_apart(inputs)
             features = requiring_grad(features)
             outputs = self._call_base(features, inputs)
@@ -147,6 +149,7 @@ class AdversarialRegularization(nn.Module):
         """
         given = {name: value for name, value in config_kwargs.items() if value is not None}
         config = dataclasses.replace(self.adv_config.adv_neighbor_config, **given)
+        x = as_batch(x)
         missing = [key for key in self.label_keys if key not in x]
         if missing:
             raise KeyError(f"labels {missing} are not in the input, which has {list(x)}")

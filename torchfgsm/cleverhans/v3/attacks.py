@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchfgsm.argument_types import refuse_arrays
 from torchfgsm.cleverhans import ports
 from torchfgsm.losses import softmax_cross_entropy
 from torchfgsm.model_call import call_model
@@ -114,6 +115,7 @@ class Attack:
         Returns:
             Adversarial examples in the input's shape and dtype.
         """
+        refuse_arrays(x=x)  # labels and bounds may be arrays, as in the original
         return self.generate_on_graph(
             x, keep_graph=x.requires_grad and torch.is_grad_enabled(), **kwargs
         )
