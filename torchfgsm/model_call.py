@@ -120,8 +120,8 @@ def detached(output: Any) -> Any:
         values_of = [detached(value) for value in output]
         return type(output)(*values_of) if hasattr(output, "_fields") else type(output)(values_of)
     if dataclasses.is_dataclass(output) and not isinstance(output, type):
-        like = copy.copy(output)
+        same: Any = copy.copy(output)
         for field in dataclasses.fields(output):
-            object.__setattr__(like, field.name, detached(getattr(output, field.name)))
-        return like
+            object.__setattr__(same, field.name, detached(getattr(output, field.name)))
+        return same
     return output
