@@ -117,8 +117,8 @@ def check_input(model: Any, x: Any, *, values: bool) -> Features:
             for name, v in given.items()
         }
         raise TypeError(
-            f"x must hold a dense floating-point tensor to perturb, got {kinds or x!r}; convert "
-            "integer images with x.float() / 255"
+            f"x must hold a dense floating-point tensor to perturb, got {kinds or x!r}; "
+            + _way_out(model)
         )
     sizes = {}
     for name, tensor in zip(features.names, features.tensors, strict=True):
@@ -133,6 +133,24 @@ def check_input(model: Any, x: Any, *, values: bool) -> Features:
     if any(size != features.tensors[0].shape[0] for size in sizes.values()):
         raise ValueError(f"all features need the same batch size, got {sizes}")
     return features
+
+
+def _way_out(model: Any) -> str:
+    """How to attack a model that is given integers."""
+    cast = getattr(model, "cast_inputs", None)
+    if cast:
+        return f"this model casts its inputs {sorted(cast)} itself: give x.float(), not divided"
+    ports = getattr(getattr(model, "annotation", None), "inputs", ())
+    if ports and not any(port.dtype.startswith("float") for port in ports):
+        return (
+            "this model computes with its inputs as integers, so that no gradient leads to them: "
+            "attack what stands behind them, such as an embedding's output"
+        )
+    return (
+        "give images as floating-point numbers in the range that the model takes (x.float() where "
+        "it scales pixels itself, x.float() / 255 where it takes [0, 1]); of token ids split the "
+        "embedding off and attack its output"
+    )
 
 
 def _all_finite(tensor: Tensor) -> bool:
