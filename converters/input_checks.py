@@ -5,7 +5,7 @@ Shapes and dtypes are Python values, so that a compiled model has no graph break
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,9 +13,18 @@ from torch import Tensor
 
 from torchfgsm.converters.annotation import Port
 
+_ONLY_INTEGERS = (
+    "; the model computes with these as integers (as indices, say), so that no gradient leads to "
+    "them and an attack cannot move them: attack what stands behind them, such as an embedding's "
+    "output, or give another input as floating-point numbers"
+)
+
 
 def ordered_inputs(
-    ports: Sequence[Port], inputs: Sequence[Any], dtype: torch.dtype | None
+    ports: Sequence[Port],
+    inputs: Sequence[Any],
+    dtype: torch.dtype | None,
+    casts: Collection[str] = (),
 ) -> list[Tensor]:
     """Returns the inputs in the order of the ports, integers in the dtype that the model knows.
 
@@ -23,6 +32,8 @@ def ordered_inputs(
         ports: the model's inputs.
         inputs: what the model was called with: a tensor for each port, or one mapping of them.
         dtype: the floating dtype in which the model computes, None where any will do.
+        casts: names of integer inputs that the model makes floating-point before anything else:
+            it takes them so, too, and gradients reach them.
 
     Raises:
         ValueError: their number, names, dtypes or shapes are not the model's.
@@ -35,18 +46,22 @@ def ordered_inputs(
         inputs = [inputs[0][name] for name in names]
     if len(inputs) != len(names):
         raise ValueError(f"expected {len(names)} inputs {names}, got {len(inputs)}")
-    return [_checked(port, x, dtype) for port, x in zip(ports, inputs, strict=True)]
+    return [_checked(p, x, dtype, p.name in casts) for p, x in zip(ports, inputs, strict=True)]
 
 
-def _checked(port: Port, x: Any, dtype: torch.dtype | None) -> Tensor:
+def _checked(port: Port, x: Any, dtype: torch.dtype | None, cast: bool) -> Tensor:
     if not isinstance(x, Tensor):
         raise TypeError(f"input {port.name!r}: expected a tensor, got {type(x).__name__}")
     floating = port.dtype.startswith("float")
+    given = x.is_floating_point()
+    if cast and given and _shape_fits(port, x):
+        return x
     wanted = dtype or x.dtype if floating else getattr(torch, port.dtype)
     if not _shape_fits(port, x) or not _dtype_fits(x, wanted, floating):
         raise ValueError(
             f"input {port.name!r}: expected {described(port)} {_name(wanted)}, "
             f"got {tuple(x.shape)} {_name(x.dtype)}"
+            + (_ONLY_INTEGERS if given and not floating and _shape_fits(port, x) else "")
         )
     return x if floating else x.to(wanted)
 

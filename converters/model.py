@@ -10,13 +10,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from torchfgsm.comparison import Comparison
 from torchfgsm.converters.annotation import Annotation, Weight
 from torchfgsm.converters.errors import ConversionError
 from torchfgsm.converters.heads import Head, logits_text
 from torchfgsm.converters.input_checks import described, ordered_inputs
+from torchfgsm.converters.ops.shapes import Float
 from torchfgsm.output_form import OutputForm
 
 Output = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
@@ -26,7 +27,9 @@ class ConvertedModel(nn.Module):
     """A Keras or ONNX model as a trainable torch module, made by :func:`load`.
 
     Called with the inputs in the order of ``input_names``, or with one dict of them, in the
-    model's own layout (images (N, H, W, C) where Keras has them so). Returns a tensor, or a tuple
+    model's own layout (images (N, H, W, C) where Keras has them so). Integer pixels that the model
+    casts before anything else may come as floating-point numbers of the same range, to be attacked
+    (``x.float()``, not divided by 255). Returns a tensor, or a tuple
     or dict where the Keras model returns a list or dict. Starts in eval mode; ``train()`` means
     what ``training=True`` means in Keras.
 
@@ -36,6 +39,7 @@ class ConvertedModel(nn.Module):
     Attributes:
         input_names: the inputs in the model's own order.
         output_names: the outputs in the model's own order.
+        cast_inputs: names of integer inputs that may come as floating-point numbers.
         lost: parts of the Keras model's training that did not travel, each in words.
         logits: what was cut at each output to give logits, or why nothing was.
         found_heads: what stands at each output.
@@ -63,6 +67,7 @@ class ConvertedModel(nn.Module):
         self.lost = annotation.lost
         # Not "graph": torch.export makes a GraphModule of this, which has one of its own.
         self.network = graph
+        self.cast_inputs = _cast_inputs(graph, self.input_names)
         self.weights = nn.Module()
         self._names = dict(zip(_identifiers(annotation.weights), annotation.weights, strict=True))
         for name, weight in self._names.items():
@@ -98,7 +103,9 @@ class ConvertedModel(nn.Module):
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Returns the original's outputs and, with the heads cut, the logits; one pass for both."""
         weights = [getattr(self.weights, name) for name in self._names]
-        tensors = ordered_inputs(self.annotation.inputs, inputs, _floating_dtype(weights))
+        tensors = ordered_inputs(
+            self.annotation.inputs, inputs, _floating_dtype(weights), self._casts
+        )
         result = self.network(*tensors, *weights)
         logits = (result,) if isinstance(result, Tensor) else tuple(result)
         return tuple(h(z) for h, z in zip(self.heads, logits, strict=True)), logits
@@ -243,6 +250,22 @@ def _floating_dtype(tensors: Sequence[Tensor]) -> torch.dtype | None:
         if tensor.is_floating_point():
             return tensor.dtype
     return None
+
+
+def _cast_inputs(graph: nn.Module, names: Sequence[str]) -> frozenset[str]:
+    """Returns the inputs with which the graph does nothing but casts to a floating dtype."""
+    if not isinstance(graph, fx.GraphModule):
+        return frozenset()
+    places = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    return frozenset(
+        name
+        for name, place in zip(names, places, strict=False)
+        if place.users
+        and all(
+            user.op == "call_module" and isinstance(graph.get_submodule(str(user.target)), Float)
+            for user in place.users
+        )
+    )
 
 
 def _identifiers(weights: Sequence[Weight]) -> list[str]:

@@ -91,7 +91,19 @@ REFUSED: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
         TypeError,
         "CrossEntropyLoss",
     ),
-    ("nsl loss name", lambda: keras(loss="hinge"), ValueError, "unknown loss 'hinge'; known are"),
+    ("nsl loss name", lambda: keras(loss="hinges"), ValueError, "unknown loss 'hinges'; known are"),
+    (
+        "nsl configuration by position",
+        lambda: nsl.AdversarialRegularization(None, nsl.make_adv_reg_config(), loss="mse"),
+        TypeError,
+        "give it as adv_config=",
+    ),
+    (
+        "nsl label key",
+        lambda: nsl.AdversarialRegularization(None, "label", loss="mse"),
+        TypeError,
+        r"a list of names, such as \['label'\]",
+    ),
     ("nsl loss number", lambda: keras(loss=3), TypeError, "callable or a name, got 3"),
     (
         "nsl losses",

@@ -120,7 +120,8 @@ def check_input(model: Any, x: Any, *, values: bool) -> Features:
         }
         raise TypeError(
             f"x must hold a dense floating-point tensor to perturb, got "
-            f"{_summary(kinds) or repr(x)}; convert integer images with x.float() / 255, lists of numbers with torch.as_tensor(x)"
+            f"{_summary(kinds) or repr(x)}; "
+            + _way_out(model, any(isinstance(v, Tensor) for v in given.values()))
         )
     sizes = {}
     for name, tensor in zip(features.names, features.tensors, strict=True):
@@ -141,6 +142,26 @@ def _summary(kinds: dict[Any, str]) -> str:
     """What was found by name, shortened where there is a lot of it."""
     found = [kind if name == "" else f"{name!r}: {kind!r}" for name, kind in kinds.items()]
     return ", ".join([*found[:5], *(["..."] if len(found) > 5 else [])])
+
+
+def _way_out(model: Any, tensors: bool) -> str:
+    """How to attack a model that is given integers, or no tensors."""
+    if not tensors:
+        return "numbers become a tensor by torch.as_tensor(x)"
+    cast = getattr(model, "cast_inputs", None)
+    if cast:
+        return f"this model casts its inputs {sorted(cast)} itself: give x.float(), not divided"
+    ports = getattr(getattr(model, "annotation", None), "inputs", ())
+    if ports and not any(port.dtype.startswith("float") for port in ports):
+        return (
+            "this model computes with its inputs as integers, so that no gradient leads to them: "
+            "attack what stands behind them, such as an embedding's output"
+        )
+    return (
+        "give images as floating-point numbers in the range that the model takes (x.float() where "
+        "it scales pixels itself, x.float() / 255 where it takes [0, 1]); of token ids split the "
+        "embedding off and attack its output"
+    )
 
 
 def _all_finite(tensor: Tensor) -> bool:

@@ -17,7 +17,7 @@ from torchfgsm.attacks import attack
 from torchfgsm.features import Features, items, normal
 from torchfgsm.gradient import leaf
 from torchfgsm.labels import no_classes
-from torchfgsm.model_call import call_model
+from torchfgsm.model_call import call_model, detached, mapped
 from torchfgsm.model_gradient import LossFn, output_tensor
 from torchfgsm.modes import attack_mode, watched
 from torchfgsm.output_form import form_of, gives_probabilities
@@ -55,13 +55,14 @@ def evaluate(
 
     Args:
         model: As in `torchfgsm.attack`; its output is one tensor, (N, classes, ...), or (N,) or
-            (N, 1) for a binary model, or has the form that the model states.
+            (N, 1) for a binary model, or has the form that the model states. With a `loss_fn` it
+            may be a dict, a tuple or any structure of tensors that this takes.
         loader: Batches (x, y), or dicts of features of which `label_key` holds the labels.
         recipe: The attack.
         loss_fn: `loss_fn(output, y)` -> losses per example (N, ...), or their mean. Default:
             cross-entropy as in `torchfgsm.attack`, of each position of a dense output. With a
             loss of your own, labels that are no classes (targets of a regression, rows of several
-            ones, another shape) leave the accuracies None.
+            ones, another shape) and outputs that are no tensor leave the accuracies None.
         attack_loss_fn: The attack's own loss; default `loss_fn`.
         device: Where batches are moved to; default the model's own.
         epsilons: Lengths for the curve. The recipe's ball gets each of these radii, its step and
@@ -81,7 +82,8 @@ def evaluate(
         The report.
 
     Raises:
-        TypeError: As `torchfgsm.attack`; an output that is not a tensor; a batch of another form.
+        TypeError: As `torchfgsm.attack`; an output that is not a tensor, without a `loss_fn`; a
+            batch of another form.
         ValueError: As `torchfgsm.attack`; no examples; labels out of range; lengths by which the
             recipe cannot be scaled; repeated examples that cannot be told.
     """
@@ -194,7 +196,7 @@ class _Scoring:
             if labels is not None:
                 self._score(_ADVERSARIAL + number, output, labels)
 
-    def _first_output(self, x: Any) -> Tensor:
+    def _first_output(self, x: Any) -> Any:
         """The output, and what autograd's graph says of it."""
         features = Features.take_apart(normal(x))
         with torch.enable_grad():
@@ -203,13 +205,14 @@ class _Scoring:
             self.probabilities = isinstance(output, Tensor) and gives_probabilities(
                 output, self.loss.form, declared=declared
             )
-        return output.detach()
+        return detached(output)
 
-    def _output(self, x: Any) -> Tensor:
+    def _output(self, x: Any) -> Any:
         with watched(self.attacks.model):
-            return output_tensor(call_model(self.attacks.model, x))
+            output = call_model(self.attacks.model, x)
+        return output if self.loss.loss_fn is not None else output_tensor(output)
 
-    def _score(self, version: int, output: Tensor, labels: _Labels) -> None:
+    def _score(self, version: int, output: Any, labels: _Labels) -> None:
         output, form = _rows(output, labels.rows), self.loss.form
         elements = self.loss.elements(output, labels.y)
         counting = self.loss.counting(output, labels.y, elements)
@@ -232,7 +235,7 @@ class _Labels:
 
     @classmethod
     def of(
-        cls, y: Any, output: Tensor, rows: Tensor | None, count: int, loss: TrainingLoss
+        cls, y: Any, output: Any, rows: Tensor | None, count: int, loss: TrainingLoss
     ) -> _Labels | None:
         """None where no example of the batch counts."""
         examples = count if rows is None else len(rows)
@@ -250,10 +253,12 @@ class _Labels:
         return predicted if self.mask is None else predicted[self.mask]
 
 
-def _no_classes(y: Any, output: Tensor, loss: TrainingLoss) -> str | None:
+def _no_classes(y: Any, output: Any, loss: TrainingLoss) -> str | None:
     """Why the labels that a loss of the caller's own takes are no classes; None where they are."""
     if loss.loss_fn is None:
         return None  # the default loss refuses what is none
+    if not isinstance(output, Tensor):
+        return f"the model's output is {type(output).__name__}, whose classes only loss_fn knows"
     if output.dim() > 2 and loss.form is None and output.shape[1] == 1:
         return "an output of one class in dim 1 predicts nothing"
     try:
@@ -264,7 +269,10 @@ def _no_classes(y: Any, output: Tensor, loss: TrainingLoss) -> str | None:
 
 
 def _rows(values: Any, rows: Tensor | None) -> Any:
-    return values if rows is None else values[rows.to(values.device)]
+    """The same examples of a tensor, or of every tensor of a structure, in its own types."""
+    if rows is None:
+        return values
+    return mapped(values, lambda tensor: tensor[rows.to(tensor.device)])
 
 
 def _parts(batch: Any, label_key: Any) -> tuple[Any, Any]:

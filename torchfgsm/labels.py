@@ -62,7 +62,7 @@ def class_numbers(y: Any, output: Tensor, form: OutputForm | None = None) -> Ten
         ValueError: Another shape.
     """
     if not isinstance(y, Tensor):
-        raise TypeError(f"labels must be a tensor, got {type(y).__name__}")
+        raise TypeError(f"labels must be a tensor, got {type(y).__name__}; use torch.as_tensor")
     floats = y.is_floating_point()
     binary = is_binary(output, form)
     if binary:

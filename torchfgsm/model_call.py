@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import inspect
 import weakref
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -102,14 +102,19 @@ def takes_by_name(model: Any, features: Mapping[Any, Any]) -> bool:
 
 
 def detached(output: Any) -> Any:
-    """An output of any structure without its graph, in its own types.
+    """An output of any structure without its graph, in its own types."""
+    return mapped(output, Tensor.detach)
+
+
+def mapped(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """An output of any structure with each of its tensors changed, in its own types.
 
     Named tuples, dataclasses and kinds of dicts (Hugging Face's `ModelOutput`) stay what they are.
     """
     if isinstance(output, Tensor):
-        return output.detach()
+        return change(output)
     if isinstance(output, Mapping):
-        values = {name: detached(value) for name, value in output.items()}
+        values = {name: mapped(value, change) for name, value in output.items()}
         if type(output) is dict or not isinstance(output, MutableMapping):
             return values
         like = copy.copy(output)
@@ -117,11 +122,11 @@ def detached(output: Any) -> Any:
             like[name] = value
         return like
     if isinstance(output, (list, tuple)):
-        values_of = [detached(value) for value in output]
-        return type(output)(*values_of) if hasattr(output, "_fields") else type(output)(values_of)
+        entries = [mapped(value, change) for value in output]
+        return type(output)(*entries) if hasattr(output, "_fields") else type(output)(entries)
     if dataclasses.is_dataclass(output) and not isinstance(output, type):
-        like = copy.copy(output)
+        same: Any = copy.copy(output)
         for field in dataclasses.fields(output):
-            object.__setattr__(like, field.name, detached(getattr(output, field.name)))
-        return like
+            object.__setattr__(same, field.name, mapped(getattr(output, field.name), change))
+        return same
     return output

@@ -241,7 +241,7 @@ class _Probabilities(nn.Module):
             self.input_names = model.input_names
 
     def forward(self, *inputs: Any) -> Tensor:
-        output: Tensor = self.model(*inputs)
+        output: Tensor = call_model(self.model, inputs[0] if len(inputs) == 1 else inputs)
         if is_single_logit(output) or self.output_form.head == "sigmoid":
             return output.sigmoid()
         return output.softmax(dim=self.output_form.class_dim)

@@ -3,9 +3,24 @@
 from torchfgsm.losses.keras import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
+    KerasLoss,
     MeanSquaredError,
     SparseCategoricalCrossentropy,
 )
+from torchfgsm.losses.keras_distances import (
+    CategoricalHinge,
+    CosineSimilarity,
+    Hinge,
+    Huber,
+    KLDivergence,
+    LogCosh,
+    MeanAbsoluteError,
+    MeanAbsolutePercentageError,
+    MeanSquaredLogarithmicError,
+    Poisson,
+    SquaredHinge,
+)
+from torchfgsm.losses.keras_focal import BinaryFocalCrossentropy, CategoricalFocalCrossentropy
 from torchfgsm.losses.per_example import (
     cross_entropy,
     probability_cross_entropy,
@@ -15,9 +30,23 @@ from torchfgsm.losses.per_example import (
 
 __all__ = [
     "BinaryCrossentropy",
+    "BinaryFocalCrossentropy",
     "CategoricalCrossentropy",
+    "CategoricalFocalCrossentropy",
+    "CategoricalHinge",
+    "CosineSimilarity",
+    "Hinge",
+    "Huber",
+    "KLDivergence",
+    "KerasLoss",
+    "LogCosh",
+    "MeanAbsoluteError",
+    "MeanAbsolutePercentageError",
     "MeanSquaredError",
+    "MeanSquaredLogarithmicError",
+    "Poisson",
     "SparseCategoricalCrossentropy",
+    "SquaredHinge",
     "cross_entropy",
     "probability_cross_entropy",
     "softmax_cross_entropy",

@@ -24,7 +24,12 @@ class KerasLoss(ABC):
         reduction: "sum_over_batch_size" ("auto" is the same) divides the weighted sum by the
             number of loss elements, not by the sum of the weights; "sum"; "none".
         name: kept, not used.
+        squeezes: whether labels (B,) are taken for an output (B, 1), and the reverse, as Keras'
+            loss objects do where both are tensors, such as in NSL. Its functions spread the two
+            over (B, B).
     """
+
+    squeezes = False
 
     def __init__(self, reduction: str, name: str | None) -> None:
         if reduction not in _REDUCTIONS:
@@ -45,20 +50,48 @@ class KerasLoss(ABC):
             TypeError: `y_pred` is not a floating-point tensor.
             ValueError: shapes do not fit, or a label is out of range.
         """
-        if not isinstance(y_pred, Tensor) or not y_pred.is_floating_point():
-            came = y_pred.dtype if isinstance(y_pred, Tensor) else type(y_pred).__name__
-            raise TypeError(f"expected y_pred to be a floating-point tensor, got {came}")
-        losses, mask = self._elements(torch.as_tensor(y_true, device=y_pred.device), y_pred)
-        if sample_weight is not None:
-            losses = losses * _aligned(sample_weight, losses)
-        if mask is not None:
-            losses = losses * mask
+        losses, mask = self._weighted(y_true, y_pred, sample_weight)
         if self.reduction == "none":
             return losses
         total = losses.sum()
         if self.reduction == "sum" or not losses.numel():
             return total
         return total / (losses.numel() if mask is None else mask.sum().clamp(min=1))
+
+    def over_all(self, y_true: Any, y_pred: Tensor, sample_weight: Any = None) -> Tensor:
+        """Returns the loss of a batch as NSL takes it.
+
+        A loss with a mean divides by the number of all elements, those of `ignore_class` included.
+        """
+        if self.reduction in ("none", "sum"):
+            return self(y_true, y_pred, sample_weight)
+        losses, _ = self._weighted(y_true, y_pred, sample_weight)
+        return losses.sum() / max(losses.numel(), 1)
+
+    def _weighted(
+        self, y_true: Any, y_pred: Tensor, sample_weight: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """Weighted losses, 0 where they do not count, and 1 where they do (None: everywhere)."""
+        if not isinstance(y_pred, Tensor) or not y_pred.is_floating_point():
+            came = y_pred.dtype if isinstance(y_pred, Tensor) else type(y_pred).__name__
+            raise TypeError(f"expected y_pred to be a floating-point tensor, got {came}")
+        losses, mask = self._elements(torch.as_tensor(y_true, device=y_pred.device), y_pred)
+        if sample_weight is not None:
+            losses = losses * _aligned(sample_weight, losses)
+        return (losses if mask is None else losses * mask), mask
+
+    def _same_shape(self, y_true: Tensor, y_pred: Tensor, hint: str) -> tuple[Tensor, Tensor]:
+        """Labels and output in one shape; a last dimension of 1 too many goes, as in Keras."""
+        if self.squeezes and y_true.shape == (*y_pred.shape, 1):
+            return y_true.squeeze(-1), y_pred
+        if self.squeezes and y_true.dim() and y_pred.shape == (*y_true.shape, 1):
+            return y_true, y_pred.squeeze(-1)
+        if y_true.shape != y_pred.shape or not y_pred.dim():
+            raise ValueError(
+                f"expected y_true and y_pred of one shape (B, ...), got y_true "
+                f"{tuple(y_true.shape)} and y_pred {tuple(y_pred.shape)}; {hint}"
+            )
+        return y_true, y_pred
 
     @abstractmethod
     def _elements(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -137,13 +170,14 @@ class CategoricalCrossentropy(KerasLoss):
         self.axis = axis
 
     def _elements(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor | None]:
-        _check_same_shape(y_true, y_pred, "for integer labels use SparseCategoricalCrossentropy")
+        hint = "for integer labels use SparseCategoricalCrossentropy"
+        y_true, y_pred = self._same_shape(y_true, y_pred, hint)
         classes = y_pred.shape[self.axis]
         if classes == 1:
             warnings.warn(
                 f"y_pred {tuple(y_pred.shape)} has one class, so the loss is constant: for a "
                 "model of one output per example use BinaryCrossentropy",
-                stacklevel=3,
+                stacklevel=4,
             )
         target = y_true.to(y_pred.dtype)
         if self.label_smoothing:
@@ -182,7 +216,9 @@ class BinaryCrossentropy(KerasLoss):
         self.axis = axis
 
     def _elements(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor | None]:
-        _check_same_shape(y_true, y_pred, "reshape the labels to the output's shape")
+        y_true, y_pred = self._same_shape(
+            y_true, y_pred, "reshape the labels to the output's shape"
+        )
         target = y_true.to(y_pred.dtype)
         if self.label_smoothing:
             target = target * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
@@ -207,7 +243,9 @@ class MeanSquaredError(KerasLoss):
         super().__init__(reduction, name)
 
     def _elements(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor | None]:
-        _check_same_shape(y_true, y_pred, "reshape the labels to the output's shape")
+        y_true, y_pred = self._same_shape(
+            y_true, y_pred, "reshape the labels to the output's shape"
+        )
         return (y_pred - y_true.to(y_pred.dtype)).square().mean(-1), None
 
 
@@ -231,11 +269,3 @@ def _aligned(sample_weight: Any, losses: Tensor) -> Tensor:
                 f"{tuple(given.shape)} for losses {tuple(losses.shape)}"
             )
     return weight
-
-
-def _check_same_shape(y_true: Tensor, y_pred: Tensor, hint: str) -> None:
-    if y_true.shape != y_pred.shape or not y_pred.dim():
-        raise ValueError(
-            f"expected y_true and y_pred of one shape (B, ...), got y_true {tuple(y_true.shape)} "
-            f"and y_pred {tuple(y_pred.shape)}; {hint}"
-        )

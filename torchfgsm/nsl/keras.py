@@ -12,15 +12,16 @@ from torch import Tensor, nn
 from torchfgsm.checks import refuse_other_dtype
 from torchfgsm.features import is_differentiable, normal
 from torchfgsm.keras_mode import warn_if_untrained
+from torchfgsm.model_call import call_model, detached
 from torchfgsm.modes import attack_mode
 from torchfgsm.nsl.configs import AdvRegConfig
 from torchfgsm.nsl.keras_methods import WithoutKerasMethods, as_batch
 from torchfgsm.nsl.lib import gen_adv_neighbor
 from torchfgsm.nsl.loss import (
     adversarial_loss,
-    apply_loss,
+    call_base,
     per_output,
-    reduced,
+    reduced_loss,
     requiring_grad,
     resolve,
 )
@@ -48,19 +49,21 @@ class AdversarialRegularization(WithoutKerasMethods):
 
     Args:
         base_model: The model. With `input_names` (every converted model) it is called on its
-            inputs in that order; otherwise on the tensor where there is one feature, on the dict
-            of features where there are several.
-        label_keys: Names of the labels in the input, one per output of the model.
+            inputs in that order; otherwise by keyword where its `forward` names the features, on
+            the tensor where there is one feature, on the dict of features where there are several.
+        label_keys: Names of the labels in the input, one per output of the model; where the model
+            gives a dict, in the alphabetical order of its outputs' names (`tf.nest`).
         sample_weight_key: Name of the sample weights in the input, or None.
         adv_config: The multiplier, and how neighbors are made.
         base_with_labels_in_features: Whether the model is called on a dict with labels and weights.
         loss: What Keras' `compile` takes: `loss(y_true, y_pred[, sample_weight])`, a name, or a
-            list (by output) or dict (by output name) of these. Losses without a `reduction`, and
-            losses of `torchfgsm.losses` unless they say otherwise, are averaged over the batch.
+            list (by output, as `label_keys`) or dict (by output name) of these. Losses without a
+            `reduction`, and losses of `torchfgsm.losses` unless they say otherwise, are averaged
+            over all their elements, those of `ignore_class` among them.
         loss_weights: Factor of each output's loss, as a list or dict; default 1.
 
     Raises:
-        TypeError: A loss of `torch.nn`.
+        TypeError: A loss of `torch.nn`; label keys that are not names.
         ValueError: An unknown name of a loss; numbers of losses and labels that differ.
     """
 
@@ -76,12 +79,13 @@ class AdversarialRegularization(WithoutKerasMethods):
         loss_weights: Any = None,
     ) -> None:
         super().__init__()
+        _refuse_other_keys(label_keys)
         self.base_model = base_model
         self.label_keys = tuple(label_keys)
         self.sample_weight_key = sample_weight_key
         self.adv_config = adv_config or AdvRegConfig()
         self.base_with_labels_in_features = base_with_labels_in_features
-        names = list(getattr(base_model, "output_names", None) or [])
+        names = _output_names(base_model)
         self._losses = [resolve(fn) for fn in per_output(loss, names, self.label_keys, "loss")]
         self._loss_weights = [
             float(weight)
@@ -128,7 +132,7 @@ class AdversarialRegularization(WithoutKerasMethods):
             scaled = weighting.adversarial * adv_loss
         if keep:
             return Losses(outputs, loss, labeled_loss, scaled)
-        return Losses(_detached(outputs), loss.detach(), labeled_loss.detach(), scaled.detach())
+        return Losses(detached(outputs), loss.detach(), labeled_loss.detach(), scaled.detach())
 
     def perturb_on_batch(self, x: Mapping[str, Any], **config_kwargs: Any) -> dict[str, Any]:
         """Adversarial neighbors of a batch; the base model runs in eval mode.
@@ -199,23 +203,11 @@ class AdversarialRegularization(WithoutKerasMethods):
         return labels, weights.detach() if weights is not None else None, features
 
     def _call_base(self, features: dict[str, Tensor], inputs: Mapping[str, Tensor]) -> Any:
-        names = getattr(self.base_model, "input_names", None)
-        if names is not None:
-            unknown = [name for name in names if name not in features]
-            if unknown and len(names) == len(features) == 1:
-                # Keras calls a Sequential model whose names nobody knows on the features as such.
-                return self.base_model(*features.values())
-            if unknown:
-                raise ValueError(
-                    f"the model's inputs are {list(names)}, features {unknown} are missing from "
-                    f"{list(features)}"
-                )
-            return self.base_model(*[features[name] for name in names])
-        if self.base_with_labels_in_features:
-            return self.base_model({**inputs, **features})
-        if len(features) == 1:
-            return self.base_model(*features.values())
-        return self.base_model(features)
+        if self.base_with_labels_in_features and not hasattr(self.base_model, "input_names"):
+            return call_model(self.base_model, {**inputs, **features})
+        names = getattr(self.base_model, "input_names", None) or features
+        extra = names is not features and all(name in features for name in names)
+        return call_base(self.base_model, {n: features[n] for n in names} if extra else features)
 
     def _total_loss(
         self, labels: list[Tensor], outputs: Any, weights: Tensor | None = None
@@ -226,7 +218,7 @@ class AdversarialRegularization(WithoutKerasMethods):
                 f"the model has {len(found)} outputs and {len(labels)} labels {self.label_keys}"
             )
         terms = [
-            factor * reduced(loss_fn, apply_loss(loss_fn, label, output, weights))
+            factor * reduced_loss(loss_fn, label, output, weights)
             for factor, loss_fn, label, output in zip(
                 self._loss_weights, self._losses, labels, found, strict=True
             )
@@ -238,14 +230,28 @@ class AdversarialRegularization(WithoutKerasMethods):
 
 
 def _as_list(outputs: Any) -> list[Any]:
+    """The outputs in `tf.nest`'s order: a dict's by name."""
     if isinstance(outputs, Mapping):
-        return list(outputs.values())
-    return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+        outputs = [outputs[name] for name in sorted(outputs)]
+    if not isinstance(outputs, (list, tuple)):
+        return [outputs]
+    return [output for entry in outputs for output in _as_list(entry)]
 
 
-def _detached(outputs: Any) -> Any:
-    if isinstance(outputs, Mapping):
-        return {name: value.detach() for name, value in outputs.items()}
-    if isinstance(outputs, (list, tuple)):
-        return type(outputs)(value.detach() for value in outputs)
-    return outputs.detach()
+def _output_names(model: nn.Module) -> list[str]:
+    """The names of the outputs in the order in which labels meet them; none where unknown."""
+    names = list(getattr(model, "output_names", None) or [])
+    annotation = getattr(model, "annotation", None)
+    return sorted(names) if getattr(annotation, "structure", None) == "dict" else names
+
+
+def _refuse_other_keys(label_keys: Any) -> None:
+    if isinstance(label_keys, AdvRegConfig):
+        raise TypeError(
+            "the second argument is label_keys, as in NSL, and the configuration came there: give "
+            "it as adv_config=..."
+        )
+    if isinstance(label_keys, str) or not all(isinstance(key, str) for key in label_keys):
+        raise TypeError(
+            f"label_keys must be a list of names, such as ['label'], got {label_keys!r}"
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -77,30 +77,53 @@ def gen_adv_neighbor(
 
     def gradient_at(turn: int, tensors: list[Tensor]) -> list[Tensor | None]:
         if turn == 0 and not config.random_init:
-            return _gradient_of(labeled_loss, list(features.tensors), raise_invalid_gradient)
+            return _gradient_of(labeled_loss, features, features.tensors, raise_invalid_gradient)
         with torch.enable_grad():
             inputs = [leaf(tensor) for tensor in tensors]
             outputs = pgd_model_fn(features.put_together(inputs))  # type: ignore[misc]
             loss = pgd_loss_fn(pgd_labels, outputs)  # type: ignore[misc]  # checked above
-        return _gradient_of(loss, inputs, raise_invalid_gradient)
+        return _gradient_of(loss, features, inputs, raise_invalid_gradient)
 
     neighbors = run(features, gradient_at, recipe, _call(config, recipe, features))
     weights = torch.ones(batch[0].shape[0], 1, device=batch[0].device)
     return features.put_together(neighbors, copy_others=True), weights
 
 
-def _gradient_of(loss: Tensor | None, inputs: list[Tensor], refuse: bool) -> list[Tensor | None]:
+def _gradient_of(
+    loss: Tensor | None, features: Features, inputs: Sequence[Tensor], refuse: bool
+) -> list[Tensor | None]:
     if loss is None:
         raise ValueError("labeled_loss is missing: the first step follows its gradient")
     with torch.enable_grad():
         total = loss.sum()
     grads = input_gradient(total, inputs, retain_graph=True)
-    if refuse and any(grad is None for grad in grads):
+    without = [name for name, grad in zip(features.names, grads, strict=True) if grad is None]
+    if refuse and without:
         raise ValueError(
-            f"Cannot perturb {sum(grad is None for grad in grads)} of {len(grads)} features: no "
-            "path leads from them to the loss, or they do not require grad"
+            f"Cannot perturb {len(without)} of {len(grads)} features, {without}: no path leads "
+            "from them to the loss, or they do not require grad"
         )
+    if len(without) == len(grads):
+        _warn_of_standstill(features)
     return grads
+
+
+def _warn_of_standstill(features: Features) -> None:
+    """Says that no feature moves: NSL logs a line, and its loss is the clean one twice."""
+    if torch.compiler.is_compiling():
+        return
+    kinds = {
+        name if name != "" else "input": str(getattr(value, "dtype", type(value).__name__))
+        for name, value in items(features.structure).items()
+    }
+    warnings.warn(
+        f"Cannot perturb features {kinds}: nothing moves, and the loss on the neighbors is the "
+        "clean one. Only floating-point features with a path to the loss are perturbed: of token "
+        "ids split the embedding off and give its output as the feature; give images as "
+        "floating-point numbers in the range that the model takes",
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 def _refuse_other_than(features: Features) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,19 +12,45 @@ from torch import Tensor, nn
 from torchfgsm import losses as keras_losses
 from torchfgsm.features import Features
 from torchfgsm.gradient import leaf
+from torchfgsm.model_call import call_model, takes_by_name
 from torchfgsm.nsl.configs import AdvRegConfig
 from torchfgsm.nsl.lib import gen_adv_neighbor
 
 LossFn = Callable[..., Tensor]
 
-# Keras' names of the losses that torchfgsm.losses has.
-_NAMED_LOSSES: dict[str, Callable[[], LossFn]] = {
-    "sparse_categorical_crossentropy": keras_losses.SparseCategoricalCrossentropy,
-    "categorical_crossentropy": keras_losses.CategoricalCrossentropy,
+# Keras' names of its loss functions.
+_NAMED_LOSSES: dict[str, type[Any]] = {
     "binary_crossentropy": keras_losses.BinaryCrossentropy,
+    "binary_focal_crossentropy": keras_losses.BinaryFocalCrossentropy,
+    "categorical_crossentropy": keras_losses.CategoricalCrossentropy,
+    "categorical_focal_crossentropy": keras_losses.CategoricalFocalCrossentropy,
+    "categorical_hinge": keras_losses.CategoricalHinge,
+    "cosine_similarity": keras_losses.CosineSimilarity,
+    "hinge": keras_losses.Hinge,
+    "huber": keras_losses.Huber,
+    "kl_divergence": keras_losses.KLDivergence,
+    "log_cosh": keras_losses.LogCosh,
+    "mean_absolute_error": keras_losses.MeanAbsoluteError,
+    "mean_absolute_percentage_error": keras_losses.MeanAbsolutePercentageError,
     "mean_squared_error": keras_losses.MeanSquaredError,
-    "mse": keras_losses.MeanSquaredError,
+    "mean_squared_logarithmic_error": keras_losses.MeanSquaredLogarithmicError,
+    "poisson": keras_losses.Poisson,
+    "sparse_categorical_crossentropy": keras_losses.SparseCategoricalCrossentropy,
+    "squared_hinge": keras_losses.SquaredHinge,
 }
+_ALIASES = {
+    "bce": "binary_crossentropy",
+    "huber_loss": "huber",
+    "kld": "kl_divergence",
+    "kullback_leibler_divergence": "kl_divergence",
+    "logcosh": "log_cosh",
+    "mae": "mean_absolute_error",
+    "mape": "mean_absolute_percentage_error",
+    "mse": "mean_squared_error",
+    "msle": "mean_squared_logarithmic_error",
+}
+_ALIASES |= {name.upper(): _ALIASES[name] for name in ("bce", "kld", "mae", "mape", "mse", "msle")}
+_CLASSES = {made.__name__: made for made in _NAMED_LOSSES.values()}
 
 
 def apply_loss(loss_fn: LossFn, y_true: Any, y_pred: Any, sample_weight: Tensor | None) -> Tensor:
@@ -68,7 +95,7 @@ def adversarial_loss(
         features: A tensor (N, ...), or a dict or list of these. With `predictions` or
             `labeled_loss` they must be the tensors these were computed from, requiring grad.
         labels: Labels as `loss_fn` takes them.
-        model: Called on the features, clean and adversarial, in its own mode.
+        model: Called on the features, clean and adversarial, in its own mode, as `call_base` says.
         loss_fn: `loss_fn(y_true, y_pred)`, or with weights `loss_fn(y_true, y_pred, weights)`.
         sample_weights: Weights (N,) or (N, 1), or None.
         adv_config: How neighbors are made; the multiplier is not applied.
@@ -85,11 +112,12 @@ def adversarial_loss(
         ValueError: As `gen_adv_neighbor`.
     """
     refuse_torch_loss(loss_fn)
+    loss_fn = of_tensors(loss_fn)
     config = adv_config or AdvRegConfig()
     kwargs = model_kwargs or {}
 
     def call(inputs: Any) -> Any:
-        return model(inputs, **kwargs)
+        return call_base(model, inputs, **kwargs)
 
     def weighted(y_true: Any, y_pred: Any) -> Tensor:
         return apply_loss(loss_fn, y_true, y_pred, sample_weights)
@@ -113,14 +141,48 @@ def adversarial_loss(
     return weighted(labels, call(neighbors))
 
 
+def call_base(model: Any, features: Any, **kwargs: Any) -> Any:
+    """Calls a model on features as `AdversarialRegularization` does.
+
+    The features of a dict go to a module in the order of its `input_names`, where it has these, or
+    by keyword, where its `forward` names them; one feature alone as it is, several as the dict.
+    Anything else is called on the features themselves.
+
+    Raises:
+        ValueError: An input of the model that is not among the features.
+    """
+    if not isinstance(features, Mapping) or not isinstance(model, nn.Module):
+        return call_model(model, features, **kwargs)
+    names = getattr(model, "input_names", None)
+    unknown = [name for name in names or () if name not in features]
+    # Keras calls a Sequential model whose names nobody knows on the features as such.
+    nameless = bool(unknown) and len(names or ()) == 1
+    if unknown and not (nameless and len(features) == 1):
+        raise ValueError(
+            f"the model's inputs are {list(names or ())}, features {unknown} are missing from "
+            f"{list(features)}"
+        )
+    by_name = names is not None and not unknown
+    if len(features) == 1 and not by_name and not takes_by_name(model, features):
+        (features,) = features.values()
+    return call_model(model, features, **kwargs)
+
+
 def requiring_grad(features: Any) -> Any:
     """The features, each floating-point one as a leaf unless it is part of a graph already."""
     apart = Features.take_apart(features)
     return apart.put_together([t if t.requires_grad else leaf(t) for t in apart.tensors])
 
 
-def reduced(loss_fn: LossFn, value: Tensor) -> Tensor:
-    """Per-example losses averaged over the batch, unless the loss has a reduction of its own."""
+def reduced_loss(loss_fn: LossFn, y_true: Any, y_pred: Any, sample_weight: Tensor | None) -> Tensor:
+    """The loss of one output as NSL's class takes it.
+
+    Per-example losses are averaged over all that there are, also those that count for nothing,
+    unless the loss has a reduction of its own.
+    """
+    if isinstance(loss_fn, keras_losses.KerasLoss):
+        return loss_fn.over_all(y_true, y_pred, sample_weight)
+    value: Tensor = apply_loss(loss_fn, y_true, y_pred, sample_weight)
     return value.mean() if value.dim() and not hasattr(loss_fn, "reduction") else value
 
 
@@ -131,12 +193,27 @@ def resolve(loss: Any) -> LossFn:
         TypeError: A loss of `torch.nn`.
         ValueError: An unknown name.
     """
-    if isinstance(loss, str):
-        if loss not in _NAMED_LOSSES:
-            raise ValueError(f"unknown loss {loss!r}; known are {', '.join(_NAMED_LOSSES)}")
-        return _NAMED_LOSSES[loss]()
+    if isinstance(loss, str) and loss not in _CLASSES:
+        name = _ALIASES.get(loss, loss)
+        if name not in _NAMED_LOSSES:
+            known = ", ".join((*_NAMED_LOSSES, *_ALIASES, *_CLASSES))
+            raise ValueError(f"unknown loss {loss!r}; known are {known}")
+        named: LossFn = _NAMED_LOSSES[name]()
+        return named
+    loss = _CLASSES[loss]() if isinstance(loss, str) else loss
     refuse_torch_loss(loss)
-    found: LossFn = loss
+    return of_tensors(loss)
+
+
+def of_tensors(loss_fn: Any) -> LossFn:
+    """A loss as NSL calls it: Keras' objects take labels (N,) for an output (N, 1) of tensors.
+
+    Keras' functions, for which names stand, would spread the two over (N, N): they refuse.
+    """
+    if isinstance(loss_fn, keras_losses.KerasLoss):
+        loss_fn = copy.copy(loss_fn)
+        loss_fn.squeezes = True
+    found: LossFn = loss_fn
     return found
 
 
