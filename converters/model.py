@@ -104,7 +104,7 @@ class ConvertedModel(nn.Module):
         """Returns the original's outputs and, with the heads cut, the logits; one pass for both."""
         weights = [getattr(self.weights, name) for name in self._names]
         tensors = ordered_inputs(
-            self.annotation.inputs, inputs, _floating_dtype(weights), self._casts
+            self.annotation.inputs, inputs, _floating_dtype(weights), self.cast_inputs
         )
         result = self.network(*tensors, *weights)
         logits = (result,) if isinstance(result, Tensor) else tuple(result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -298,3 +299,88 @@ def test_other_models_get_the_tensor_or_the_dict() -> None:
     module({"x": x, "label": y})
     assert [list(entry) for entry in seen] == [["x", "label"]] * 2
     assert not torch.equal(seen[1]["x"], x)  # the adversarial features, beside the labels
+
+
+# What the original does too
+
+
+def test_elements_of_an_ignored_class_count_in_the_divisor() -> None:
+    x, y = batch()
+    y[::2] = -1
+    model = mlp()
+    loss = logits_loss(ignore_class=-1)
+    found = regularized(model, loss=loss)({"x": x, "label": y})
+    right = nn.functional.cross_entropy(model(x), y, ignore_index=-1, reduction="sum") / len(y)
+    torch.testing.assert_close(found.labeled_loss, right)
+    # By itself the loss divides by what counts, as Keras' does, and so does the function.
+    alone = nn.functional.cross_entropy(model(x), y, ignore_index=-1)
+    torch.testing.assert_close(loss(y, model(x)), alone)
+    still = nsl.make_adv_reg_config(adv_step_size=0.0)
+    torch.testing.assert_close(nsl.adversarial_loss(x, y, model, loss, adv_config=still), alone)
+
+
+def test_labels_without_the_last_dimension_fit_objects_and_not_names() -> None:
+    x, y = batch()
+    y = (y > 0).double()
+    model = nn.Sequential(mlp(), nn.Linear(3, 1).double(), nn.Sigmoid())
+    flat, column = {"x": x, "label": y}, {"x": x, "label": y[:, None]}
+    for loss in (losses.BinaryCrossentropy(), "MeanSquaredError", losses.Huber()):
+        module = regularized(model, loss=loss)
+        torch.testing.assert_close(module(flat).loss, module(column).loss)
+    for name in ("binary_crossentropy", "mse", "huber"):
+        with pytest.raises(ValueError, match="one shape"):
+            regularized(model, loss=name)(flat)
+
+
+def test_where_nothing_moves_a_warning_names_the_features() -> None:
+    class Words(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(20, 3)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            found: Tensor = self.table(ids).mean(1)
+            return found
+
+    module = regularized(Words(), multiplier=1.0)
+    given = {"ids": torch.ones(6, 5, dtype=torch.int64), "label": batch()[1]}
+    with pytest.warns(UserWarning, match="'ids': 'torch.int64'.*split the embedding off"):
+        found = module(given)
+    torch.testing.assert_close(found.loss, 2 * found.labeled_loss)
+    with pytest.warns(UserWarning, match="Cannot perturb features"):
+        assert torch.equal(module.perturb_on_batch(given)["ids"], given["ids"])
+
+
+@pytest.mark.parametrize("name", ["0", "anything"])
+def test_one_feature_reaches_a_plain_model_as_a_tensor(name: str) -> None:
+    (x, y), model = batch(), mlp()
+    config = nsl.make_adv_reg_config(adv_step_size=0.1)
+    found = nsl.adversarial_loss({name: x}, y, model, logits_loss(), adv_config=config)
+    wanted = nsl.adversarial_loss(x, y, model, logits_loss(), adv_config=config)
+    assert torch.equal(found, wanted)
+
+
+def test_the_outputs_of_a_converted_dict_meet_the_labels_by_name() -> None:
+    class Converted(nn.Module):
+        """What a converted model says of itself: outputs as a dict, in their own order."""
+
+        input_names = ("x",)
+        output_names = ("b", "a")
+        annotation = SimpleNamespace(structure="dict")
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"b": x.mean(1, keepdim=True), "a": x.sum(1, keepdim=True)}
+
+    x, _ = batch()
+    given = {"x": x, "first": x[:, :1], "second": x[:, 1:2]}
+    module = nsl.AdversarialRegularization(
+        Converted(),
+        label_keys=["first", "second"],
+        adv_config=nsl.make_adv_reg_config(multiplier=0.0),
+        loss={"b": "mae", "a": "mse"},
+        loss_weights={"b": 10.0, "a": 1.0},
+    )
+    outputs = Converted()(x)
+    wanted = (outputs["a"] - x[:, :1]).square().mean()
+    wanted = wanted + 10 * (outputs["b"] - x[:, 1:2]).abs().mean()
+    torch.testing.assert_close(module(given).labeled_loss, wanted)

@@ -171,7 +171,7 @@ def output_tensor(output: Any) -> Tensor:
     if not isinstance(output, Tensor):
         raise TypeError(
             f"the model's output is {type(output).__name__}, not a tensor: give labels y and a "
-            "loss_fn(output, target) that takes it"
+            "loss_fn(output, target) that takes it (to explain, also recipes with labels='given')"
         )
     return output
 

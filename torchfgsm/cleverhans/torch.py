@@ -1,7 +1,9 @@
 """CleverHans 4.0.0's PyTorch port: the names of `cleverhans.torch.attacks` and its `utils`.
 
 Values are the original's. Its faults are not copied: gradients do not collect in the parameters,
-BatchNorm statistics do not move, float64 stays float64, and a zero gradient is no error.
+BatchNorm statistics do not move, float64 stays float64, and a zero gradient is no error. Without
+`y` the label comes from the pass whose gradient is taken, where the original predicts in a pass of
+its own: with dropout in training mode under one mask, there under two.
 """
 
 from __future__ import annotations
