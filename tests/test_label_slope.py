@@ -33,9 +33,10 @@ def test_no_softmax_is_off_by_more(classes: int, dtype: torch.dtype) -> None:
         # A last digit or two of the rivals' exponentials come on top.
         off = np.abs((p - 1).double().numpy() + miss)
         assert (off <= rounding(miss, classes, name) * (1 + 1e-6)).all()
-    assert (
-        torch.from_numpy(saturated(miss)) == (z.float().softmax(1)[:, 0] == 1)
-    ).float().mean() > 0.99
+    one = (z.float().softmax(1)[:, 0] == 1).numpy()
+    clear = np.abs(np.log2(miss) + 24) > 2
+    assert (saturated(miss) == one)[clear].all()
+    assert one.any()
 
 
 def gradients(share: Any) -> Any:
