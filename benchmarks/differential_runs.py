@@ -39,6 +39,7 @@ from torchfgsm.parity.float64_slopes import gradient_of
 from torchfgsm.parity.judge import compared, judge
 from torchfgsm.parity.judge_perturbation import judge_float64
 from torchfgsm.parity.originals_side import Originals, iterations, up_to
+from torchfgsm.parity.run import verdict_apart
 from torchfgsm.parity.truth import true_adversarial
 
 WORKER = Path(__file__).parent / "differential_worker.py"
@@ -156,7 +157,10 @@ class Runner:
         def in_float64() -> Mapping[str, Array]:
             return port.run_port(replace(case, dtype="float64"), model, batch)
 
-        verdict = judge(case, batch, expected, ours, iterate, in_float64)
+        if any(name.startswith("attack/") for name in expected):
+            verdict = verdict_apart(case, batch, model, expected)
+        else:
+            verdict = judge(case, batch, expected, ours, iterate, in_float64)
         found = judged(draw, verdict)
         if not found.found or case.dtype == "float64":
             return found

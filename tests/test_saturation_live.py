@@ -20,6 +20,7 @@ from torchfgsm.parity.cases import NSL_WORDS, NUMPY_ORDERS, Case
 from torchfgsm.parity.data import Array, Data
 from torchfgsm.parity.judge import judge
 from torchfgsm.parity.originals_side import Originals, up_to
+from torchfgsm.parity.run import verdict_apart
 from torchfgsm.parity.verdict import Verdict
 
 pytestmark = pytest.mark.live
@@ -131,8 +132,8 @@ def test_the_labels_slope_may_be_off_by_its_rounding(
     assert not sides.verdict(case, actual, without).passed
 
 
-def test_every_librarys_own_cases_pass(sides: Sides) -> None:
-    for case in user.cases(["nsl", "cleverhans-torch"], sides.data, EPS):
+def test_the_cases_of_the_command_pass(sides: Sides) -> None:
+    for case in user.cases(["cleverhans-torch"], sides.data, EPS):
         found = sides.verdict(case)
         assert found.passed, found.comparison.to_text()
 
@@ -194,3 +195,29 @@ def test_one_flipped_sign_is_found(sure: bool, sides: Sides) -> None:
     actual = {k: v.copy() for k, v in sides.port(case).items()}
     actual[f"adv/{name}"][place] -= 2 * (actual[f"adv/{name}"][place] - x[place])
     assert not sides.verdict(case, actual).passed
+
+
+def training(sides: Sides) -> Case:
+    cases = user.cases(["cleverhans3"], sides.data, EPS)
+    return next(case for case in cases if case.kind == "train")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "passed"), [({}, True), ({"adv_coeff": 0.501}, False), ({"eps": 1.001 * EPS}, False)]
+)
+def test_a_training_loss_is_that_of_the_originals_examples(
+    wrong: dict[str, float], passed: bool, sides: Sides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, real = training(sides), port.run_port
+    expected = sides.expected(case)
+    assert f"attack/adv/{sides.model.input_names[0]}" in expected
+
+    def run(case: Case, *args: Any, **options: Any) -> dict[str, Array]:
+        fits = "adv_coeff" in wrong and case.kind == "train"
+        fits = fits or ("eps" in wrong and "eps" in case.params)
+        params = {**case.params, **(wrong if fits else {})}
+        return real(replace(case, params=params), *args, **options)
+
+    monkeypatch.setattr(port, "run_port", run)
+    found = verdict_apart(case, sides.data, sides.model, expected)
+    assert found.passed == passed, found.comparison.to_text()

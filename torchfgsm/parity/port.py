@@ -20,24 +20,28 @@ from torchfgsm.parity.cases import Case
 from torchfgsm.parity.data import Array, Data
 
 
-def run_port(case: Case, model: nn.Module, data: Data) -> dict[str, Array]:
+def run_port(
+    case: Case, model: nn.Module, data: Data, *, given: Array | None = None
+) -> dict[str, Array]:
     """What the port gives for a case, on the model's device.
 
     Args:
         case: The case.
         model: A converted model; with the head that the case's `output` needs. Not changed.
         data: The batch.
+        given: Adversarial examples in place of those that CleverHans' training makes.
 
     Returns:
         Arrays by the workers' names: adv/<input>, or loss and grad/<weight> and after/<weight>.
     """
     model = _in_dtype(model, case.dtype)
-    run = _train if case.kind == "train" else perturb
     exact = contextlib.nullcontext() if device_of(model).type == "cpu" else exact_arithmetic()
     with warnings.catch_warnings(), exact:
         if case.output == "probabilities":
             warnings.filterwarnings("ignore", message=".*looks like probabilities")
-        return run(case, model, data)
+        if case.kind == "train":
+            return _train(case, model, data, given)
+        return perturb(case, model, data)
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -133,7 +137,20 @@ _PERTURB: dict[str, Any] = {
 }
 
 
-def _train(case: Case, model: nn.Module, data: Data) -> dict[str, Array]:
+class _Given:
+    """An attack that gives what it was given."""
+
+    def __init__(self, examples: Tensor) -> None:
+        self._examples = examples
+
+    def generate(self, x: Tensor, **params: Any) -> Tensor:
+        """The adversarial examples."""
+        return self._examples
+
+
+def _train(
+    case: Case, model: nn.Module, data: Data, given: Array | None = None
+) -> dict[str, Array]:
     """The training loss, its parameter gradients and, with an optimizer, the weights after it."""
     model = copy.deepcopy(model).train(case.training)
     if case.library == "nsl":
@@ -141,7 +158,8 @@ def _train(case: Case, model: nn.Module, data: Data) -> dict[str, Array]:
         loss = _wrapper(case, model, data)(batch).loss
     else:
         y = torch.from_numpy(data.one_hot(case)).to(device_of(model))
-        loss = _cross_entropy(case, model).fprop(_one_input(case, model, data), y)
+        examples = None if given is None else torch.from_numpy(given).to(device_of(model))
+        loss = _cross_entropy(case, model, examples).fprop(_one_input(case, model, data), y)
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     grads = torch.autograd.grad(loss, list(trainable.values()))
     by_name = dict(zip(trainable, grads, strict=True))
@@ -156,9 +174,12 @@ def _train(case: Case, model: nn.Module, data: Data) -> dict[str, Array]:
     return results
 
 
-def _cross_entropy(case: Case, model: nn.Module) -> v3.CrossEntropy | v3.WeightedSum:
+def _cross_entropy(
+    case: Case, model: nn.Module, given: Tensor | None
+) -> v3.CrossEntropy | v3.WeightedSum:
     params = dict(case.params)
-    attack = getattr(v3, params.pop("attack"))(model)
+    kind = params.pop("attack")
+    attack = getattr(v3, kind)(model) if given is None else _Given(given)
     decay = params.pop("weight_decay", None)
     loss = v3.CrossEntropy(model, attack=attack, **params)
     if decay is None:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import nn
 
+from torchfgsm.comparison import Comparison
 from torchfgsm.parity import functions, port
 from torchfgsm.parity.cases import Case
 from torchfgsm.parity.data import Array, Data
 from torchfgsm.parity.judge import judge
-from torchfgsm.parity.originals_side import Originals, up_to
+from torchfgsm.parity.originals_side import Originals, attack_in_training, up_to
 from torchfgsm.parity.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -108,6 +109,12 @@ def verdict(
     if case.kind == "function":
         return judge(case, data, expected, functions.run_port(case, device), lambda turns: {}, dict)
     model = models.converted(case)
+    if any(name.startswith("attack/") for name in expected):
+        return verdict_apart(case, data, model, expected)
+    return _verdict(case, data, model, expected)
+
+
+def _verdict(case: Case, data: Data, model: nn.Module, expected: Mapping[str, Array]) -> Verdict:
     actual = port.run_port(case, model, data)
 
     def iterate(turns: int) -> Mapping[str, Array]:
@@ -117,3 +124,37 @@ def verdict(
         return port.run_port(replace(case, dtype="float64"), model, data)
 
     return judge(case, data, expected, actual, iterate, in_float64)
+
+
+def verdict_apart(
+    case: Case, data: Data, model: nn.Module, expected: Mapping[str, Array]
+) -> Verdict:
+    """Judges a training case in two parts: its attack, and the loss of the original's examples.
+
+    A sign that rounding turned moves the loss, and by no measure of the loss alone.
+
+    Args:
+        case: A case with an `attack_in_training`.
+        data: The batch.
+        model: The converted model.
+        expected: What the original gives, with that of the attack as attack/<array>.
+    """
+    alone = attack_in_training(case)
+    if alone is None:
+        raise ValueError(f"{case.name}: has no attack that can be judged by itself")
+    prefix = "attack/"
+    attack = {k.removeprefix(prefix): a for k, a in expected.items() if k.startswith(prefix)}
+    first = _verdict(alone, data, model, attack)
+    (name,) = data.x
+    actual = port.run_port(case, model, data, given=attack[f"adv/{name}"])
+    second = judge(case, data, expected, actual, lambda turns: {}, dict)
+    parts = [
+        Comparison("attack", first.comparison.rows),
+        Comparison("the original's examples", second.comparison.rows),
+    ]
+    return replace(
+        first,
+        case=case,
+        comparison=Comparison.join(case.name, parts),
+        rule=f"attack: {first.rule}; then {second.rule}",
+    )

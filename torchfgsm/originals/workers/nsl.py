@@ -43,8 +43,9 @@ Handlers:
         logits label_slope/<name> (the gradient with the label's logit for the loss) and label_miss
         [B] (1 less the label's probability; 0 for a shared label). Labels and weights as above.
     training_truth(model, norm, eps, clean, adversarial, smoothing, predicted, training, optimizer;
-        x, y one-hot): the formula of CleverHans 3's adversarial training with one step, in
-        float64: clean and adversarial weigh the two losses; predicted labels or y in the attack
+        x, y one-hot, given): the formula of CleverHans 3's adversarial training with one step, in
+        float64: clean and adversarial weigh the two losses; predicted labels or y in the attack;
+        given: adversarial examples in place of the attack's
         -> arrays loss, grad/<weight>, with an optimizer after/<trainable weight>
 
 Names of weights are Keras' own (``v.name``); a model in which they are not unique is refused.

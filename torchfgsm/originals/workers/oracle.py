@@ -94,6 +94,7 @@ def training_truth(params, arrays):
     """CleverHans 3's adversarial training with one step, as a formula in float64; see ``nsl.py``.
 
     The attack runs in inference mode; under L2 the gradient flows through it (a second-order term).
+    An array ``given`` holds its result, and counts as constant.
     """
     params = {"dtype": "float64", **params}
     loaded = keras_models.build(params)
@@ -115,10 +116,12 @@ def training_truth(params, arrays):
                 predicted = tf.argmax(model(x, training=False), 1)
                 labels = tf.one_hot(predicted, y.shape[-1], dtype=x.dtype)
             attacked = tf.reduce_sum(losses(labels, x))
-        step = _step(inner.gradient(attacked, x), params["norm"])
+        moved = x + params["eps"] * _step(inner.gradient(attacked, x), params["norm"])
+        if "given" in arrays:
+            moved = tf.constant(arrays["given"].astype(params["dtype"]))
         training = bool(params["training"])
         clean = tf.reduce_mean(losses(smoothed, x, training))
-        adversarial = tf.reduce_mean(losses(smoothed, x + params["eps"] * step, training))
+        adversarial = tf.reduce_mean(losses(smoothed, moved, training))
         total = params["clean"] * clean + params["adversarial"] * adversarial
     trainable = {weight.name: weight for weight in model.trainable_weights}
     gradients = tape.gradient(total, trainable)
