@@ -128,7 +128,9 @@ def _of_one_size(title: str, batch: dict[str, Array], size: int) -> dict[str, di
 
 def _scalar(port: Port, given: Mapping[str, Array] | None, hints: Hints) -> Array:
     """Returns the number that goes with every batch: the user's, or one at random."""
-    return _Fill(port, (), hints).random(1)[0] if given is None else given[port.name]
+    if given is not None:
+        return given[port.name]
+    return _Fill(port, (), hints).random(1).reshape(())
 
 
 def _given(ports: Iterable[Port], data: Data) -> dict[str, Array]:

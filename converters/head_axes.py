@@ -23,6 +23,11 @@ class Shapes:
         inferred = shape_inference.infer_shapes(model, data_prop=True).graph
         infos = [*inferred.input, *inferred.value_info, *inferred.output]
         self._types = {info.name: info.type.tensor_type for info in infos}
+        # What inference loses at a computed shape, the file may state of the output behind it.
+        for node in reversed(model.graph.node):
+            if node.op_type == "Identity" and self._shape(node.input[0]) is None:
+                stated = self._types.get(node.output[0])
+                self._types |= {} if stated is None else {node.input[0]: stated}
         self._constants = constants(model)
 
     def axis_of_softmax(self, node: Any, opset: int) -> int | None:

@@ -64,9 +64,8 @@ def _compare(
         return measure(moved, question.in_precision(precision, noise))
 
     exact = compute(copy.deepcopy(model).double(), "float64", 0.0)
-    theirs, ours, wide = (
-        {n: side[n].astype(expected[n].dtype) for n in unclear} for side in (expected, actual, exact)
-    )
+    sides = (expected, actual, exact)
+    theirs, ours, wide = ({n: s[n].astype(expected[n].dtype) for n in unclear} for s in sides)
     spread = spread_of(model, compute, ours, ROUNDING)
     slack = {}
     for name, array in theirs.items():

@@ -47,7 +47,7 @@ class Question:
         for name, array in self.batch.items():
             if is_float(array):
                 change = 1 + noise * random.uniform(-1, 1, array.shape)
-                batch[name] = (array * change if noise else array).astype(dtype)
+                batch[name] = np.asarray(array * change if noise else array, dtype)
         return replace(self, batch=batch)
 
     def arrays(self) -> dict[str, Array]:

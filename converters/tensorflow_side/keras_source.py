@@ -13,6 +13,7 @@ from .description import describe
 from .differences import remove_keys
 from .graph import FrozenGraph
 from .keras_model import UnsupportedModelError, one_line
+from .pipelines import lost_preprocessor
 from .reading import load
 from .traces import Traces
 
@@ -44,7 +45,7 @@ class KerasSource:
         _refuse_state(self.model)
         self.functions: dict[str, Any] = {}
         self._twins: dict[str, Any] = {}
-        self._lost: list[str] = []
+        self._lost = lost_preprocessor(self.model)
         half = keras_model.half_precision(self.model)
         if half is not None:
             self.model = keras_model.in_precision(self.model, "float32")
