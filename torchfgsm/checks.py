@@ -121,8 +121,9 @@ def check_input(model: Any, x: Any, *, values: bool) -> Features:
             for name, v in given.items()
         }
         raise TypeError(
-            f"x must hold a dense floating-point tensor to perturb, got "
-            f"{_summary(kinds) or repr(x)}; convert integer images with x.float() / 255, lists of numbers with torch.as_tensor(x)"
+            "x must hold a dense floating-point tensor to perturb, got "
+            f"{_summary(kinds) or repr(x)}; convert integer images with x.float() / 255, lists of "
+            "numbers with torch.as_tensor(x)"
         )
     sizes = {}
     for name, tensor in zip(features.names, features.tensors, strict=True):
