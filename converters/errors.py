@@ -30,7 +30,7 @@ def told_as(path: Path | str, name: Path | str) -> Iterator[None]:
         old, new = str(path), str(name)
         error.args = tuple(_renamed(part, old, new) for part in error.args)
         # Where errors of the originals and of the system keep their texts.
-        for field in ("message", "filename"):
+        for field in ("message", "remote_traceback", "filename"):
             if isinstance(getattr(error, field, None), str):
                 setattr(error, field, _renamed(getattr(error, field), old, new))
         raise

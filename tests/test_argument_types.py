@@ -31,7 +31,8 @@ from torchfgsm.nsl.configs import AdvNeighborConfig, AdvRegConfig
 from torchfgsm.nsl.keras import AdversarialRegularization
 
 X, Y = batch()
-X_ARRAY, Y_ARRAY = X.numpy(), Y.numpy()
+X_ARRAY: Any = X.numpy()
+Y_ARRAY: Any = Y.numpy()
 RECIPE, WEIGHTING = Recipe(step=0.1), Weighting.from_nsl(0.2)
 
 
@@ -152,7 +153,8 @@ def test_a_batch_of_nsl_may_hold_arrays_as_in_keras_but_is_a_dict() -> None:
     assert torch.equal(model(arrays).loss, model(tensors).loss)
     assert torch.equal(model.perturb_on_batch(arrays)["x"], model.perturb_on_batch(tensors)["x"])
     for call in (model, model.perturb_on_batch):
-        for given in ((X, Y), X, [X, Y]):
+        wrong: list[Any] = [(X, Y), X, [X, Y]]
+        for given in wrong:
             with pytest.raises(TypeError, match="dict of features and labels"):
                 call(given)
 

@@ -119,7 +119,7 @@ def check_input(model: Any, x: Any, *, values: bool) -> Features:
             for name, v in given.items()
         }
         raise TypeError(
-            f"x must hold a dense floating-point tensor to perturb, got "
+            "x must hold a dense floating-point tensor to perturb, got "
             f"{_summary(kinds) or repr(x)}; "
             + _way_out(model, any(isinstance(v, Tensor) for v in given.values()))
         )

@@ -19,6 +19,8 @@ _EXTRAS: Mapping[str, str] = MappingProxyType(
         "matplotlib": "report",
     }
 )
+KNOWN = tuple(_EXTRAS)
+"""The modules of these packages."""
 
 
 def require(purpose: str, *modules: str) -> None:
