@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,8 @@ def test_gradients_at_a_bound_count_unless_they_are_to_be_clipped() -> None:
 def test_a_gradient_has_no_graph_unless_it_is_asked_for() -> None:
     x = torch.tensor([2.0], requires_grad=True)
     for keep in (False, True):
-        (grad,) = input_gradient((x**3).sum(), [x], **({"create_graph": True} if keep else {}))
+        options: dict[str, Any] = {"create_graph": True} if keep else {}
+        (grad,) = input_gradient((x**3).sum(), [x], **options)
         assert grad is not None
         assert (grad.item(), grad.requires_grad) == (12.0, keep)
 

@@ -187,13 +187,19 @@ def test_nothing_imports_the_command_line_but_its_entry() -> None:
     assert users <= {"torchfgsm.__main__"}
 
 
-INNERMOST = (
-    *("presets", "model_modules", "keras_mode", "norms", "features", "output_form", "weighting"),
-    "dynamo_nodes",
+@pytest.mark.parametrize(
+    "name",
+    [
+        "presets",
+        "model_modules",
+        "keras_mode",
+        "norms",
+        "features",
+        "output_form",
+        "weighting",
+        "dynamo_nodes",
+    ],
 )
-
-
-@pytest.mark.parametrize("name", INNERMOST)
 def test_innermost_modules_import_nothing_of_the_package(name: str) -> None:
     assert not {t for t in imported(f"torchfgsm.{name}") if within(t, "torchfgsm")}
 

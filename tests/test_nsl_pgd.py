@@ -189,6 +189,6 @@ def test_the_mask_is_one_of_the_gradient_alone_as_in_the_original() -> None:
     """NSL 1.4.0 moves masked entries by its random start; `torchfgsm.attack` keeps them."""
     many = torch.zeros(200, 2).double()
     kwargs: dict[str, Any] = {"adv_step_size": 0.01, "pgd_epsilon": 0.1, "random_init": True}
-    masked = {"feature_mask": torch.tensor([1.0, 0.0]), "adv_grad_norm": "infinity"}
+    masked: dict[str, Any] = {"feature_mask": torch.tensor([1.0, 0.0]), "adv_grad_norm": "infinity"}
     started = run_pgd(many, torch.sum, pgd_iterations=2, **kwargs, **masked)
     assert 0.09 < float(started[:, 1].abs().max()) <= 0.1

@@ -154,7 +154,7 @@ def apart_after_training(attack: Any) -> float:
     optimizer = torch.optim.SGD(model.parameters(), 0.5)
     for _ in range(3):
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(shard()[0]), shard()[1]).backward()
+        torch.autograd.backward(nn.functional.cross_entropy(model(shard()[0]), shard()[1]))
         optimizer.step()
     weights = torch.cat([p.detach().flatten() for p in model.parameters()])
     both = [torch.empty_like(weights) for _ in range(2)]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchfgsm import norms
 from torchfgsm.call import Call
 from torchfgsm.default_loss import DefaultLoss
 from torchfgsm.engine import run
@@ -100,7 +101,7 @@ class ModelGradient:
             # A loss of the caller's may hold float16 weights, which autocast alone lets mix.
             widen=output.dtype is torch.float16 and (self.loss_fn is None or autocasts(output)),
             by_example=output.shape[:1] == size and not one_vector and not is_training(self.model),
-            scale_back=recipe.norm == "l2" and recipe.guard > 0,
+            scale_back=norms.sees_length(recipe.norm, recipe.guard),
             **options,
         )
 

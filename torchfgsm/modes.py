@@ -135,12 +135,16 @@ def _train(module: nn.Module, mode: bool) -> None:
 
 def _without_cudnn(modules: Sequence[nn.Module], mode: Mode) -> Any:
     """Recurrent layers on CUDA by torch's own kernels: cuDNN's backward needs training mode."""
-    if not torch.compiler.is_compiling() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if not torch.compiler.is_compiling() and _has_cuda():
         for module in modules:
             stays = mode != "eval" and getattr(module, "training", False)
             if not stays and _is_recurrent(module) and _is_on_cuda(module):
                 return torch.backends.cudnn.flags(enabled=False)
     return contextlib.nullcontext()
+
+
+def _has_cuda() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 def _is_recurrent(module: nn.Module) -> bool:

@@ -227,6 +227,11 @@ NORMS: Mapping[str, NormRule] = MappingProxyType(
 )
 
 
+def sees_length(norm: str, guard: float) -> bool:
+    """Whether a direction depends on the length of the gradient, and not on its direction alone."""
+    return NORMS[norm].direction is _l2_direction and guard > 0
+
+
 def direction(
     grads: Sequence[Tensor],
     norm: str,

@@ -194,7 +194,8 @@ def adversarial_step(
         loss_fn: `loss_fn(output, y)`; see `adversarial_loss`.
         attack_loss_fn: The attack's own loss.
         scaler: Scales both halves; the attack sees unscaled gradients. Unscale, clip and step with
-            it afterwards as always.
+            it afterwards as always. A pass of the attack's own needs none: in float16 it is scaled
+            example by example, by powers of two.
         sample_weight: Factors of the losses per example.
         ignore_index: A label whose positions do not count in the mean.
         pass_y: Whether the attack is against `y`.
