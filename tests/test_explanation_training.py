@@ -186,14 +186,14 @@ def test_batchnorm_shows_in_the_mode_of_the_attack() -> None:
 
 def test_labels_smoothed_for_dense_and_binary_outputs() -> None:
     x, y = batch()
-    # The two positions of an example are summed, as in the default loss.
+    # The mean over the positions, as of the default loss without smoothing.
     dense = nn.Sequential(nn.Linear(4, 6), nn.Unflatten(1, (3, 2))).double()
     labels = torch.stack([y, (y + 1) % 3], dim=1)
     binary = nn.Linear(4, 1).double()
     yes = (y > 0).double()
     smooth = 0.8 * yes + 0.1
     expected = (
-        (dense, labels, 2 * functional.cross_entropy(dense(x), labels, label_smoothing=0.2)),
+        (dense, labels, functional.cross_entropy(dense(x), labels, label_smoothing=0.2)),
         (binary, yes, functional.binary_cross_entropy_with_logits(binary(x)[:, 0], smooth)),
     )
     side = Configuration.of("nsl", {"multiplier": 0.0, "label_smoothing": 0.2})

@@ -343,3 +343,42 @@ def test_recipes_of_probabilities_see_the_head(model: ConvertedModel) -> None:
     found = explain(model, x, y, a=a, b=b, epsilons=())
     # Nothing is clipped here: the loss is the same one.
     assert found.a.perturbations["x"] == pytest.approx(found.b.perturbations["x"], abs=1e-6)
+
+
+class Dense(nn.Module):
+    """Classes of three positions, last as in Keras or in dim 1 as in torch."""
+
+    def __init__(self, *, last: bool) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 12).double()
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        self.last = last
+        self.output_form = OutputForm("logits", "softmax", -1 if last else 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows: Tensor = self.linear(x).reshape(-1, 3, 4)
+        return rows if self.last else rows.movedim(-1, 1)
+
+
+def test_explain_follows_the_layout_that_a_model_states() -> None:
+    x = batch()[0].double()
+    y = torch.arange(24).reshape(8, 3) % 4
+    options = {"adv_step_size": 0.1, "label_smoothing": 0.1}
+    pair = {"a": Configuration.of("nsl", options), "b": "cleverhans3"}
+    found, expected = (
+        explain(Dense(last=last), x, y, epsilons=(), **pair)  # type: ignore[arg-type]
+        for last in (True, False)
+    )
+    assert found.clean_accuracy == expected.clean_accuracy
+    assert found.clean_loss == pytest.approx(expected.clean_loss)
+    for side in ("a", "b"):
+        mine, theirs = getattr(found, side), getattr(expected, side)
+        assert mine.perturbations["x"] == pytest.approx(theirs.perturbations["x"], abs=1e-12)
+    names = [[(trap.name, trap.count) for trap in one.traps] for one in (found, expected)]
+    assert names[0] == names[1]
+    assert found.training is not None
+    assert expected.training is not None
+    assert found.training.losses == pytest.approx(expected.training.losses)

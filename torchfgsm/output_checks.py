@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 import weakref
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -11,6 +14,8 @@ from torch import Tensor
 
 from torchfgsm.output_form import OutputForm, class_dim, is_binary, made_by
 
+# Set where another report says it.
+_UNSAID = ContextVar("unsaid", default=False)
 # Fewer logits than these may all lie in [0, 1] by chance.
 _MANY = 32
 # Models and losses whose output was looked at; nothing is left on them.
@@ -19,6 +24,16 @@ _LOOKED: dict[str, weakref.WeakSet[Any]] = {
     "probabilities": weakref.WeakSet(),
     "head": weakref.WeakSet(),
 }
+
+
+@contextlib.contextmanager
+def unsaid() -> Iterator[None]:
+    """A block in which nothing is said of outputs, and nothing counts as said."""
+    token = _UNSAID.set(True)
+    try:
+        yield
+    finally:
+        _UNSAID.reset(token)
 
 
 def look_at_output(
@@ -44,6 +59,8 @@ def look_at_output(
     """
     if torch.compiler.is_compiling() or not output.is_floating_point() or output.dim() == 0:
         return
+    if _UNSAID.get():
+        return
     known = _LOOKED["probabilities" if probabilities else "logits"]
     if _is_in(known, owner):
         return
@@ -65,7 +82,7 @@ def look_at_output(
 def warn_of_head(owner: Any, form: OutputForm) -> None:
     """Warns, once for each model, that a head that was cut off is put back and taken for logits."""
     known = _LOOKED["head"]
-    if torch.compiler.is_compiling() or _is_in(known, owner):
+    if torch.compiler.is_compiling() or _UNSAID.get() or _is_in(known, owner):
         return
     _add(known, owner)
     warnings.warn(

@@ -11,17 +11,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from torchfgsm.attacks import attack
 from torchfgsm.evaluation import at_length
 from torchfgsm.explanation.measures import Attacked
+from torchfgsm.explanation.output_kind import WithProbabilities, kind_of_output
 from torchfgsm.explanation.result import Array
 from torchfgsm.features import Features, items
-from torchfgsm.labels import is_single_logit
 from torchfgsm.model_call import call_model
-from torchfgsm.model_gradient import LossFn, output_tensor
+from torchfgsm.model_gradient import LossFn
 from torchfgsm.modes import attack_mode
+from torchfgsm.output_checks import unsaid
 from torchfgsm.output_form import OutputForm, form_of
 from torchfgsm.preparation import prepared
 from torchfgsm.recipe import Recipe
@@ -29,8 +30,6 @@ from torchfgsm.scores import predictions, true_classes
 from torchfgsm.training_loss import TrainingLoss
 
 _WHOLE = slice(None)
-_NEARLY = 0.01
-"""How far from 1 the sum of probabilities may be that a caller says to be such."""
 
 
 @dataclass
@@ -67,6 +66,11 @@ class BatchAttacks:
     def features(self) -> Features:
         """The features that are perturbed."""
         return Features.take_apart(self.x)
+
+    @property
+    def form(self) -> OutputForm | None:
+        """What the model states of its output."""
+        return form_of(self.model)
 
     def labels(self, recipe: Recipe) -> Any:
         """The labels that a recipe is given: targets, `y`, or None for its own prediction."""
@@ -135,7 +139,7 @@ class BatchAttacks:
             return model
         form = form_of(model)
         if recipe.model_output == "probabilities" and self.model_output == "logits":
-            return _Probabilities(model, form or OutputForm())
+            return WithProbabilities(model, form or OutputForm())
         if recipe.model_output == "logits" and form and form.head and form.values != "logits":
             return getattr(model, "without_head", lambda: model)()
         return model
@@ -144,7 +148,7 @@ class BatchAttacks:
         model, labels = self.view(recipe), self.labels(recipe)
         generator = torch.Generator(self.features.tensors[0].device).manual_seed(self.seed)
         adversarial = []
-        with undisturbed(self.model, self.features, self.seed), torch.no_grad():
+        with undisturbed(self.model, self.features, self.seed), torch.no_grad(), unsaid():
             for part in self._parts():
                 # The clean pass has looked at labels and values.
                 adversarial.append(
@@ -190,8 +194,13 @@ class BatchAttacks:
                 batches = [_rows(batches[0], part) for part in parts]
             outputs = [call_model(self.model, batch) for batch in batches]
             if validate or self.model_output is None:
-                self.model_output = self._settled(outputs)
-            loss = TrainingLoss(self.loss_fn, self.model_output, None, values=validate)
+                # What a loss of the caller's own takes is nobody else's business.
+                said = self.model_output if self.loss_fn is None else None
+                gives, self.refuted = kind_of_output(outputs, self.form, said)
+                self.model_output = (
+                    self.model_output if self.loss_fn and self.model_output else gives
+                )
+            loss = TrainingLoss(self.loss_fn, self.model_output, None, validate, self.form)
             total = 0.0
             for output, part in zip(outputs, parts, strict=True):
                 y = self.y[part]
@@ -200,51 +209,18 @@ class BatchAttacks:
             classes, accuracy = self._classes(outputs, parts)
         return Attacked(perturbations, classes, total / len(self.y), accuracy)
 
-    def _settled(self, outputs: list[Any]) -> str:
-        """What the model gives: what it states, or is said to, or looks like on the clean batch."""
-        form = form_of(self.model)
-        stated = None if form is None or form.values == "unknown" else form.values
-        said = self.model_output
-        if said == "probabilities" and self.loss_fn is None:
-            near, sure = (
-                torch.cat([_probable(output_tensor(o), slack) for o in outputs])
-                for slack in (_NEARLY, None)
-            )
-            false = stated == "logits" or 2 * int(near.sum()) < len(near)
-            self.refuted = len(sure) if stated == "logits" else int((~sure).sum())
-            said = "logits" if false else said
-        return stated or said or _recognised(outputs)
-
     def _classes(self, outputs: list[Any], parts: list[slice]) -> tuple[Array, float]:
         """Predicted classes and accuracy; none where a loss of the caller's takes other things."""
-        probabilities = self.model_output == "probabilities"
+        form, probabilities = self.form, self.model_output == "probabilities"
         try:
-            found = [predictions(output, probabilities=probabilities) for output in outputs]
-            true = [true_classes(self.y[p], o) for p, o in zip(parts, outputs, strict=True)]
+            found = [predictions(o, probabilities=probabilities, form=form) for o in outputs]
+            true = [true_classes(self.y[p], o, form) for p, o in zip(parts, outputs, strict=True)]
         except (AttributeError, TypeError, ValueError, IndexError):
             if self.loss_fn is None:
                 raise
             return np.zeros(0, np.int64), math.nan
         right = torch.cat(found) == torch.cat(true)
         return as_array(torch.cat(found)), float(right.double().mean())
-
-
-class _Probabilities(nn.Module):
-    """A model of logits with a softmax behind it, or a sigmoid where it gives one number."""
-
-    def __init__(self, model: Any, form: OutputForm) -> None:
-        super().__init__()
-        self.training = False
-        self.model = model
-        self.output_form = dataclasses.replace(form, values="probabilities", cut=False)
-        if hasattr(model, "input_names"):
-            self.input_names = model.input_names
-
-    def forward(self, *inputs: Any) -> Tensor:
-        output: Tensor = call_model(self.model, inputs[0] if len(inputs) == 1 else inputs)
-        if is_single_logit(output) or self.output_form.head == "sigmoid":
-            return output.sigmoid()
-        return output.softmax(dim=self.output_form.class_dim)
 
 
 @contextlib.contextmanager
@@ -269,37 +245,6 @@ def as_array(tensor: Tensor) -> Array:
     tensor = tensor.detach().cpu()
     found: Array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
     return found
-
-
-def _recognised(outputs: list[Any]) -> str:
-    """What a model gives: probabilities where all rows lie in [0, 1] and add up to 1."""
-    found = all(isinstance(output, Tensor) and bool(rows_of_probabilities(output).all())
-                for output in outputs)  # fmt: skip
-    return "probabilities" if found else "logits"
-
-
-def rows_of_probabilities(output: Tensor, slack: float | None = None) -> Tensor:
-    """Examples whose outputs lie in [0, 1] and add up to 1, (N,); none of a single number.
-
-    Args:
-        output: The output (N, classes, ...).
-        slack: How far the sum may be from 1; None: as far as rounding takes it.
-    """
-    if is_single_logit(output):
-        return torch.zeros(output.shape[0], dtype=torch.bool, device=output.device)
-    rows = output.float()
-    inside = ((rows >= 0) & (rows <= 1)).all(1)
-    # Rounding of the sum: up to a unit of the dtype for each class.
-    rounding = max(1e-4, 4 * torch.finfo(output.dtype).eps)
-    probable = inside & ((rows.sum(1) - 1).abs() < (rounding if slack is None else slack))
-    return probable.reshape(len(probable), -1).all(1)
-
-
-def _probable(output: Tensor, slack: float | None) -> Tensor:
-    """Examples that may be probabilities as they are said to be, a single number too, (N,)."""
-    if is_single_logit(output):
-        return ((output >= 0) & (output <= 1)).flatten()
-    return rows_of_probabilities(output, slack)
 
 
 def _rows(values: Any, part: slice) -> Any:

@@ -20,7 +20,13 @@ from torchfgsm.model_call import call_model
 from torchfgsm.model_gradient import output_tensor
 from torchfgsm.model_modules import modules_of
 from torchfgsm.modes import attack_mode
-from torchfgsm.output_form import as_taken, puts_head_back
+from torchfgsm.output_form import (
+    OutputForm,
+    as_taken,
+    form_of,
+    gives_probabilities,
+    puts_head_back,
+)
 from torchfgsm.recipe import Recipe
 from torchfgsm.reference import conditioned
 from torchfgsm.training_loss import TrainingLoss
@@ -40,6 +46,7 @@ class Seen:
         drew: Whether the forward pass drew random numbers from torch, or from a seed state of the
             model's own.
         wrote: Names of what the forward pass wrote into buffers and frozen parameters.
+        form: What is known of this output, None: torch's layout.
     """
 
     output: Tensor | None
@@ -48,6 +55,7 @@ class Seen:
     terms: Tensor
     drew: bool
     wrote: tuple[str, ...]
+    form: OutputForm | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +144,7 @@ def _seen(attacks: BatchAttacks, recipe: Recipe) -> Seen:
         terms=torch.cat([part.terms for part in parts]),
         drew=any(part.drew for part in parts),
         wrote=parts[0].wrote,
+        form=parts[0].form,
     )
 
 
@@ -146,16 +155,21 @@ def _part(attacks: BatchAttacks, recipe: Recipe) -> Seen:
     random, statistics = _random_states(attacks), traces.statistics(attacks.model)
     model = attacks.view(recipe)
     output = call_model(model, features.put_together(inputs))
-    if attacks.loss_fn is None:
-        output = as_taken(output, puts_head_back(model, recipe.model_output))
+    form = form_of(model)
+    head = puts_head_back(model, recipe.model_output) if attacks.loss_fn is None else None
+    if head is not None:
+        # As the attack takes it: logits of classes, whichever head gives them.
+        output, form = as_taken(output, head), OutputForm("logits", None, head.class_dim)
     drew = not all(map(torch.equal, random, _random_states(attacks)))
     now = traces.statistics(attacks.model)
     wrote = tuple(n for n, value in statistics.items() if not torch.equal(value, now[n]))
     labels = attacks.labels(recipe)
     if labels is None:
-        probabilities = recipe.model_output == "probabilities"
-        labels = predicted_labels(output_tensor(output), recipe.ties, probabilities=probabilities)
-    losses = TrainingLoss(attacks.loss_fn, recipe.model_output, None, values=False)
+        found = output_tensor(output)
+        declared = recipe.model_output == "probabilities"
+        probabilities = gives_probabilities(found, form, declared=declared)
+        labels = predicted_labels(found, recipe.ties, probabilities=probabilities, form=form)
+    losses = TrainingLoss(attacks.loss_fn, recipe.model_output, None, False, form)
     elements = losses.elements(output, labels)
     total = -elements.sum() if recipe.targeted else elements.sum()
     size = inputs[0].shape[0]
@@ -167,6 +181,7 @@ def _part(attacks: BatchAttacks, recipe: Recipe) -> Seen:
         terms=torch.full((size,), float(elements.numel()), device=inputs[0].device),
         drew=drew,
         wrote=wrote,
+        form=form,
     )
 
 

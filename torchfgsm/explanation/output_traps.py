@@ -7,13 +7,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from torchfgsm.explanation.batch_attacks import rows_of_probabilities
 from torchfgsm.explanation.first_gradient import SideView
+from torchfgsm.explanation.output_kind import rows_of_probabilities
 from torchfgsm.explanation.result import Trap
 from torchfgsm.label_slope import saturation_sentence
-from torchfgsm.labels import is_single_logit
 from torchfgsm.losses import formulas
-from torchfgsm.output_form import form_of, puts_head_back
+from torchfgsm.output_form import class_dim, form_of, is_binary, is_single_logit, puts_head_back
 from torchfgsm.scores import predictions, true_classes
 
 _PAPER = "Kurakin et al. 2017, https://arxiv.org/abs/1611.01236"
@@ -89,7 +88,7 @@ def _taken_for_logits(view: SideView, output: Tensor) -> Iterator[Trap]:
         return
     stated = form is not None and form.values == "logits"
     declared = attacks.model_output == "probabilities" and not stated
-    count = int(rows_of_probabilities(output).sum())
+    count = int(rows_of_probabilities(output, view.seen.form).sum())
     if declared or (count == of and not stated):
         count = of if one else count
         yield Trap(
@@ -154,15 +153,15 @@ def saturated_examples(view: SideView) -> Tensor:
     none = torch.zeros(view.examples, dtype=torch.bool, device=view.seen.terms.device)
     if output is None or view.attacks.loss_fn is not None:
         return none
-    logits = view.recipe.model_output == "logits"
-    if is_single_logit(output):
+    form, logits = view.seen.form, view.recipe.model_output != "probabilities"
+    if is_binary(output, form):
         # The formula of binary logits keeps the gradient where the sigmoid rounds to 1.
-        return none if logits else (formulas.clipped(output) != output).flatten()
-    labels = true_classes(view.seen.labels, output)
-    rows = output.softmax(1) if logits else output
+        return none if logits else _rows(formulas.clipped(output) != output).all(1)
+    labels, dim = true_classes(view.seen.labels, output, form), class_dim(output, form)
+    rows = output.softmax(dim) if logits else output
     if not logits and view.seen.labels.is_floating_point():
-        rows = rows / rows.sum(1, keepdim=True)  # as Keras does with rows for labels
-    chosen = rows.gather(1, labels.unsqueeze(1))
+        rows = rows / rows.sum(dim, keepdim=True)  # as Keras does with rows for labels
+    chosen = rows.gather(dim, labels.unsqueeze(dim))
     lost = chosen == 1 if logits else formulas.clipped(chosen) != chosen
     return _rows(lost).all(1)
 
@@ -180,9 +179,10 @@ def wrong_predictions(view: SideView) -> Iterator[Trap]:
     output, recipe = view.seen.output, view.recipe
     if output is None or recipe.targeted or recipe.labels == "given":
         return
-    found = predictions(output, probabilities=recipe.model_output == "probabilities")
+    probabilities, form = recipe.model_output == "probabilities", view.seen.form
+    found = predictions(output, probabilities=probabilities, form=form)
     try:
-        true = true_classes(view.attacks.y, output)
+        true = true_classes(view.attacks.y, output, form)
     except (TypeError, ValueError):  # a loss of the caller's own takes other labels
         return
     if count := int((found != true).sum()):
@@ -201,11 +201,11 @@ def tied_predictions(view: SideView) -> Iterator[Trap]:
     """Predictions with several equal maxima, where the attack takes them for labels."""
     output, recipe = view.seen.output, view.recipe
     predicts = recipe.labels == "predicted" and not recipe.targeted
-    if output is None or not predicts or is_single_logit(output):
+    if output is None or not predicts or is_binary(output, view.seen.form):
         return
-    shared = recipe.ties == "shared"
-    rows = output.softmax(1) if shared else output
-    tied = (rows == rows.amax(1, keepdim=True)).sum(1) > 1
+    shared, dim = recipe.ties == "shared", class_dim(output, view.seen.form)
+    rows = output.softmax(dim) if shared else output
+    tied = (rows == rows.amax(dim, keepdim=True)).sum(dim) > 1
     if count := int(tied.sum()):
         does = (
             "shares the label evenly among them, as CleverHans 3 does; CleverHans 4 takes the first"

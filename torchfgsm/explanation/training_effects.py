@@ -12,15 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchfgsm import losses
 from torchfgsm.configuration import Configuration
+from torchfgsm.default_loss import DefaultLoss
 from torchfgsm.explanation.batch_attacks import BatchAttacks, undisturbed
 from torchfgsm.explanation.catalogue import sentence
 from torchfgsm.explanation.effects import differing
 from torchfgsm.explanation.measures import ratio
 from torchfgsm.explanation.result import TrainingEffect, TrainingExplanation
-from torchfgsm.labels import is_single_logit
 from torchfgsm.model_gradient import LossFn
+from torchfgsm.output_checks import unsaid
+from torchfgsm.output_form import OutputForm, class_dim, form_of, is_binary
 from torchfgsm.recipe import Recipe
 from torchfgsm.training import adversarial_loss
 from torchfgsm.weighting import Weighting
@@ -165,6 +166,7 @@ class _Batch:
             torch.inference_mode(False),
             torch.enable_grad(),
             undisturbed(self.model, attacks.features, attacks.seed),
+            unsaid(),
         ):
             loss = adversarial_loss(
                 attacks.view(recipe, self.model),
@@ -201,9 +203,9 @@ class _Batch:
         if not training.label_smoothing:
             return base, None
         if base is None:
-            probabilities = training.recipe.model_output == "probabilities"
-            base = losses.probability_cross_entropy if probabilities else losses.cross_entropy
-        smoothed = _Smoothed(base, training.label_smoothing)
+            form = form_of(self.attacks.view(training.recipe))
+            base = DefaultLoss(training.recipe.model_output, form, values=False)
+        smoothed = _Smoothed(base, training.label_smoothing, self.attacks.form)
         return smoothed, None if training.smoothed_attack else base
 
 
@@ -213,16 +215,18 @@ class _Smoothed:
 
     loss_fn: LossFn
     share: float
+    form: OutputForm | None
 
     def __call__(self, output: Tensor, y: Tensor) -> Tensor:
-        if is_single_logit(output):
+        if is_binary(output, self.form):
             rows, classes = y.to(output), 2
         else:
-            classes = output.shape[1]
+            dim = class_dim(output, self.form)
+            classes = output.shape[dim]
             rows = (
                 y
                 if y.is_floating_point()
-                else F.one_hot(y.long(), classes).movedim(-1, 1).to(output)
+                else F.one_hot(y.long(), classes).movedim(-1, dim).to(output)
             )
         return self.loss_fn(output, rows - self.share * (rows - 1.0 / classes))
 
