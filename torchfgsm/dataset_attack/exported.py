@@ -91,7 +91,8 @@ class Exported(nn.Module):
             raise ValueError(
                 f"expected inputs (N, {sizes}) {self._dtype}, got {tuple(x.shape)} {x.dtype}"
             )
-        parts = [self._of_a_part(part) for part in x.split(self._most or len(x))]
+        size = self._most or len(x)
+        parts = [self._of_a_part(x[first : first + size]) for first in range(0, len(x), size)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _of_a_part(self, x: Tensor) -> Tensor:
