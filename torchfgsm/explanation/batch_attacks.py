@@ -197,9 +197,8 @@ class BatchAttacks:
                 # What a loss of the caller's own takes is nobody else's business.
                 said = self.model_output if self.loss_fn is None else None
                 gives, self.refuted = kind_of_output(outputs, self.form, said)
-                self.model_output = (
-                    self.model_output if self.loss_fn and self.model_output else gives
-                )
+                if self.loss_fn is None or self.model_output is None:
+                    self.model_output = gives
             loss = TrainingLoss(self.loss_fn, self.model_output, None, validate, self.form)
             total = 0.0
             for output, part in zip(outputs, parts, strict=True):
