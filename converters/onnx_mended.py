@@ -40,11 +40,12 @@ def _batch_normalization(
     if given.get("training_mode") or not given.get("spatial", 1):
         raise NotImplementedError("BatchNormalization in training, or not spatial")
     rows = [v.reshape(-1, *[1] * (x.ndim - 2)) for v in (scale, bias, mean, variance)]
-    return rows[0] * (x - rows[2]) / np.sqrt(rows[3] + given.get("epsilon", 1e-5)) + rows[1]
+    spread = np.sqrt(rows[3] + given.get("epsilon", 1e-5))
+    return np.asarray(rows[0] * (x - rows[2]) / spread + rows[1])
 
 
 def _softmax(opset: int, given: Any, x: Array) -> Array:
-    return np.exp(_log_softmax(opset, given, x))
+    return np.asarray(np.exp(_log_softmax(opset, given, x)))
 
 
 def _log_softmax(opset: int, given: Any, x: Array) -> Array:
@@ -92,7 +93,7 @@ def _max_pool(opset: int, given: Any, x: Array) -> Array:
         starts = [i * d for i, d in zip(place, dilations, strict=True)]
         cuts = zip(starts, sizes, strides, strict=True)
         part = tuple(slice(a, a + s * (n - 1) + 1, s) for a, n, s in cuts)
-        found = np.maximum(found, padded[(slice(None), slice(None), *part)])
+        found = np.maximum(found, padded[tuple([slice(None)] * 2 + list(part))])
     return found
 
 
@@ -126,16 +127,17 @@ def _conv_transpose(opset: int, given: Any, x: Array, weight: Array, *bias: Arra
     weight = weight.reshape(groups, -1, *weight.shape[1:])
     found = np.zeros((len(x), groups, weight.shape[2], *full), x.dtype)
     for place in itertools.product(*map(range, kernel)):
-        part = np.einsum("ngc...,gco->ngo...", of_groups, weight[(..., *place)])
+        tap = weight.reshape(*weight.shape[:3], -1)[..., np.ravel_multi_index(place, kernel)]
+        part = np.einsum("ngc...,gco->ngo...", of_groups, tap)
         starts = zip(place, dilations, strides, x.shape[2:], strict=True)
         cuts = [slice(i * d, i * d + s * (n - 1) + 1, s) for i, d, s, n in starts]
-        found[(slice(None), slice(None), slice(None), *cuts)] += part
+        found[tuple([slice(None)] * 3 + cuts)] += part
     found = found.reshape(len(x), -1, *full)
     ends = _ends(given, x.shape[2:], full, strides)
     # A size that the kernel does not reach ends in zeros.
     beyond = [(0, max(0, end - n)) for (_, end), n in zip(ends, full, strict=True)]
     found = np.pad(found, [(0, 0), (0, 0), *beyond])
-    found = found[(slice(None), slice(None), *(slice(*places) for places in ends))]
+    found = found[tuple([slice(None)] * 2 + [slice(*places) for places in ends])]
     return found + bias[0].reshape(-1, *[1] * rank) if bias else found
 
 
@@ -177,7 +179,7 @@ def _global_max_pool(opset: int, given: Any, x: Array) -> Array:
 
 
 def _erf(opset: int, given: Any, x: Array) -> Array:
-    return np.vectorize(math.erf, otypes=[x.dtype])(x)
+    return np.asarray(np.vectorize(math.erf, otypes=[x.dtype])(x))
 
 
 _OPERATIONS = {

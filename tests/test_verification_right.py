@@ -97,18 +97,20 @@ _NORMAL = np.random.default_rng(5).normal(size=(2, 4, 3, 5)).astype(np.float32)
 
 
 def _batch_norm(x: np.ndarray) -> np.ndarray:
-    return 0.3 * (x - 2) / np.sqrt(2 + 0.1) + 0.3
+    return np.asarray(0.3 * (x - 2) / np.sqrt(2 + 0.1) + 0.3)
 
 
 def _group_norm(x: np.ndarray) -> np.ndarray:
     rows = x.reshape(2, 2, -1)
     centred = rows - rows.mean(-1, keepdims=True)
-    return (centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 0.1)).reshape(x.shape)
+    return np.asarray(
+        (centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 0.1)).reshape(x.shape)
+    )
 
 
 def _old_softmax(x: np.ndarray) -> np.ndarray:
     found = np.exp(x.reshape(len(x), -1))
-    return (found / found.sum(1, keepdims=True)).reshape(x.shape)
+    return np.asarray((found / found.sum(1, keepdims=True)).reshape(x.shape))
 
 
 def _same_lower(x: np.ndarray) -> np.ndarray:
@@ -224,7 +226,8 @@ def test_one_number_goes_with_every_batch(tmp_path: Path) -> None:
     del graph.graph.input[1].type.tensor_type.shape.dim[:]
     onnx.save(graph, tmp_path / "m.onnx")
     x, k = torch.rand(4, 3), torch.tensor(3.0)
-    for data in (None, {"x": x.numpy(), "k": 3.0}):
+    given: Any = {"x": x.numpy(), "k": 3.0}
+    for data in (None, given):
         model = load(tmp_path / "m.onnx", data=data)
         torch.testing.assert_close(model(x, k), x * 3)
     with pytest.raises(ConversionError, match="expected one number for 'k'"):
@@ -235,7 +238,8 @@ class Interpreter:
     """Stands for TFLite: the module's float64, off by a share of its largest entry."""
 
     def __init__(self, compute: Any, off: float) -> None:
-        self.compute, self.off, self.arrays = compute, off, {}
+        self.compute, self.off = compute, off
+        self.arrays: dict[str, np.ndarray] = {}
 
     def call(self, method: str, arrays: dict[str, np.ndarray]) -> Any:
         y = self.compute(arrays["input/x"].astype(np.float64))
