@@ -40,8 +40,8 @@ def attack(
         model: A module or callable. A tensor is passed as it is, a list as positional arguments, a
             dict in the order of the model's `input_names`, by keyword where a module's `forward`
             has parameters of these names, else as a dict. It may write into what it gets: x stays.
-            Modules are looked for in what a callable holds. Of `DistributedDataParallel` the module
-            inside is attacked, with this process's buffers and without waiting for others.
+            Modules are looked for in what a callable holds. Of `DistributedDataParallel` the
+            module inside is attacked, with this process's buffers and without waiting for others.
         x: The input (N, ...), or a dict or list of features with equal N. Only floating-point
             features are perturbed.
         y: Labels, or targets when the recipe is targeted: integers (N,) or (N, ...) for dense
