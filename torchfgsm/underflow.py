@@ -11,6 +11,7 @@ from torch import Tensor
 from torchfgsm.gradient import input_gradient
 
 _SMALLEST_EXPONENT = -120
+_SMALL = -4  # power of two above which slopes are left alone
 
 
 def may_underflow(output: Any, inputs: Sequence[Tensor]) -> bool:
@@ -42,7 +43,7 @@ def scaled_gradient(
     """The gradient of a loss by the inputs, where float16 would lose it.
 
     The loss's gradient at the output, of at most 1 and often of 1e-8, is taken in float32 and
-    scaled by powers of two to about 1 before it goes through the model: as large as that of an
+    scaled up by powers of two to about 1 before it goes through the model: as large as that of an
     example that is classified wrongly, so that nothing overflows that did not before.
 
     Args:
@@ -75,15 +76,21 @@ def scaled_gradient(
     if not scale_back:
         return found
     sized = factor.flatten()
-    return [g if g is None else g / sized.reshape(-1, *[1] * (g.dim() - 1)) for g in found]
+    return [
+        g if g is None else (g / sized.reshape(-1, *[1] * (g.dim() - 1))).to(g.dtype) for g in found
+    ]
 
 
 def _factor(slopes: Tensor, *, by_example: bool) -> Tensor:
-    """Powers of two that bring the largest slope of each example, or of all, into [0.5, 1)."""
+    """Powers of two that bring the largest slope of each example, or of all, into [0.5, 1).
+
+    Slopes that are no smaller than 1/16 are left as they are, to the bit.
+    """
     size = slopes.float().abs()
     largest = size.flatten(1).amax(1) if by_example and size.dim() > 1 else size
     largest = largest if by_example else size.amax().reshape(1)
     largest = torch.where(torch.isfinite(largest), largest, 1.0)
     exponent = torch.frexp(largest).exponent.clamp(min=_SMALLEST_EXPONENT)
+    exponent = torch.where(exponent <= _SMALL, exponent, 0)
     factor = torch.ldexp(torch.ones_like(largest), -exponent)
     return factor.reshape([-1, *[1] * (slopes.dim() - 1)] if slopes.dim() else [])
