@@ -184,6 +184,8 @@ class Pair(NamedTuple):
 class Output(collections.OrderedDict[str, Tensor]):
     """Of the kind of Hugging Face's `ModelOutput`: entries are attributes, too."""
 
+    logits: Tensor
+
     def __setitem__(self, name: str, value: Tensor) -> None:
         super().__setitem__(name, value)
         super().__setattr__(name, value)

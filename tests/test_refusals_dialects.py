@@ -94,13 +94,17 @@ REFUSED: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("nsl loss name", lambda: keras(loss="hinges"), ValueError, "unknown loss 'hinges'; known are"),
     (
         "nsl configuration by position",
-        lambda: nsl.AdversarialRegularization(None, nsl.make_adv_reg_config(), loss="mse"),
+        lambda: nsl.AdversarialRegularization(
+            MODEL,
+            nsl.make_adv_reg_config(),  # type: ignore[arg-type]
+            loss="mse",
+        ),
         TypeError,
         "give it as adv_config=",
     ),
     (
         "nsl label key",
-        lambda: nsl.AdversarialRegularization(None, "label", loss="mse"),
+        lambda: nsl.AdversarialRegularization(MODEL, "label", loss="mse"),
         TypeError,
         r"a list of names, such as \['label'\]",
     ),

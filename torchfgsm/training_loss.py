@@ -107,7 +107,8 @@ class TrainingLoss:
             return elements
         if counting is None:
             return elements.mean()
-        return torch.where(counting, elements, 0.0).sum() / number(elements, counting)
+        mean: Tensor = torch.where(counting, elements, 0.0).sum() / number(elements, counting)
+        return mean
 
 
 def number(elements: Tensor, counting: Tensor | None) -> Any:
