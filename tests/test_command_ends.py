@@ -179,7 +179,7 @@ def test_what_a_user_can_mend_is_one_line(capsys: Capture, error: Exception, say
 
 def test_the_exit_codes_are_on_the_page() -> None:
     page = (Path(__file__).parent.parent / "docs" / "command-line.md").read_text(encoding="utf-8")
-    for code in (cli.EQUAL, cli.DIFFERENT, cli.COULD_NOT_COMPARE, failures.FAULT):
+    for code in (failures.EQUAL, failures.DIFFERENT, failures.COULD_NOT_COMPARE, failures.FAULT):
         assert f"| {code} |" in page
 
 

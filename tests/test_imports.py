@@ -106,7 +106,7 @@ CORE = (
     "kernel",
 )
 ENGINE = (
-    *("argument_types", "checks", "default_loss", "engine", "model_gradient"),
+    *("argument_types", "call_checks", "checks", "default_loss", "engine", "model_gradient"),
     "preparation",
 )
 DIALECTS = ("attacks", "nsl", "cleverhans", "training")
@@ -115,6 +115,7 @@ OUTER = (
     "cuda_graph",
     "evaluation",
     "scores",
+    "scoring",
     "shards",
     "robust_report",
     "progress",

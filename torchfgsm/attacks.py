@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from torchfgsm import checks, distributing
+from torchfgsm import call_checks, checks, distributing
 from torchfgsm.call import Call, Length
 from torchfgsm.engine import run
 from torchfgsm.model_gradient import LossFn, run_on_model
@@ -237,7 +237,7 @@ def _number(name: str, value: Length) -> float | None:
         return None
     if value is None:
         raise TypeError(f"{name} must be a number or a tensor, got None")
-    checks.check_length(name, value)
+    call_checks.check_length(name, value)
     return float(value)
 
 
@@ -289,9 +289,9 @@ def perturb(
     values = checks.looks_at_values(x, validate)
     features = checks.check_input(None, x, values=values)
     grads = checks.check_gradient(features, grad)
-    checks.check_bounds(recipe, features, clip_min, clip_max, values=values)
-    checks.check_mask(features, mask, values=values)
-    checks.check_length("eps", eps, features, values=values)
+    call_checks.check_bounds(recipe, features, clip_min, clip_max, values=values)
+    call_checks.check_mask(features, mask, values=values)
+    call_checks.check_length("eps", eps, features, values=values)
     step = eps if isinstance(eps, Tensor) else None
     call = Call.of(recipe, features, step=step, clip_min=clip_min, clip_max=clip_max, mask=mask)
     with torch.no_grad():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,21 +13,16 @@ from torch import Tensor, nn
 
 from torchfgsm import shards
 from torchfgsm.argument_types import check_recipe, refuse_arrays
-from torchfgsm.attacks import attack
-from torchfgsm.features import Features, items, normal
-from torchfgsm.gradient import leaf
-from torchfgsm.labels import no_classes
-from torchfgsm.model_call import call_model, detached, mapped
-from torchfgsm.model_gradient import LossFn, output_tensor
-from torchfgsm.modes import attack_mode, watched
-from torchfgsm.output_form import form_of, gives_probabilities
+from torchfgsm.features import items
+from torchfgsm.model_gradient import LossFn
+from torchfgsm.modes import attack_mode
+from torchfgsm.output_form import form_of
 from torchfgsm.progress import Bar, Progress
 from torchfgsm.recipe import Recipe
 from torchfgsm.robust_report import ClassScore, CurvePoint, RobustReport
-from torchfgsm.scores import Scores, classes_of, predictions, true_classes
+from torchfgsm.scores import Scores
+from torchfgsm.scoring import ADVERSARIAL, CLEAN, CURVE, Attacks, Scoring
 from torchfgsm.training_loss import TrainingLoss
-
-_CLEAN, _ADVERSARIAL, _CURVE = 0, 1, 2
 
 
 def evaluate(
@@ -103,8 +98,8 @@ def evaluate(
         attacking = attack_loss_fn or loss_fn
         if attacking is None and ignore_index is not None and pass_y and target is None:
             attacking = loss.elements
-        attacks = _Attacks(model, [recipe, *scaled], attacking, pass_y, target, attack_arguments)
-        scoring = _Scoring(attacks, loss, Scores(_CURVE + len(scaled)))
+        attacks = Attacks(model, [recipe, *scaled], attacking, pass_y, target, attack_arguments)
+        scoring = Scoring(attacks, loss, Scores(CURVE + len(scaled)))
         report = _reporter(progress, stack)
         stack.enter_context(attack_mode(model, "eval", one_attack=False))
         place, total = device or _device_of(model), _length_of(loader)
@@ -146,133 +141,6 @@ def at_length(recipe: Recipe, epsilon: float) -> Recipe:
         epsilon=None if recipe.epsilon is None else epsilon,
         random_radius=None if start is None else start * factor,
     )
-
-
-@dataclass
-class _Attacks:
-    """The attacks on each batch."""
-
-    model: Any
-    recipes: Sequence[Recipe]
-    loss_fn: LossFn | None
-    pass_y: bool
-    target: Callable[[Tensor], Tensor] | None
-    arguments: Mapping[str, Any]
-
-    def run(self, number: int, x: Any, y: Any) -> Any:
-        labels = y if self.pass_y else None
-        if self.target is not None:
-            labels = self.target(y)
-        # The mode is set for all batches, and a model that draws numbers draws new ones after the
-        # attack: its defence would be known to an attack that puts the random state back.
-        recipe = replace(self.recipes[number], model_mode="keep_and_update")
-        return attack(self.model, x, labels, recipe=recipe, loss_fn=self.loss_fn, **self.arguments)
-
-
-@dataclass
-class _Scoring:
-    """Runs the model on clean and attacked batches, and counts."""
-
-    attacks: _Attacks
-    loss: TrainingLoss
-    scores: Scores
-    probabilities: bool | None = None
-    """Whether the model gives probabilities; None before the first batch."""
-
-    def add(self, x: Any, y: Any, rows: Tensor | None, count: int) -> None:
-        """Adds a batch, of whose `count` examples only `rows` count where there are such."""
-        output = self._first_output(x) if self.probabilities is None else self._output(x)
-        labels = _Labels.of(y, output, rows, count, self.loss)
-        if labels is not None:
-            self.scores.add_examples(labels.examples)
-            if labels.no_classes is None:
-                self.scores.add_labels(labels.counting, classes_of(output, self.loss.form))
-            else:
-                self.scores.no_classes = labels.no_classes
-            self._score(_CLEAN, output, labels)
-        # A batch of repetitions alone runs too: a model in shards waits for every process.
-        for number in range(len(self.attacks.recipes)):
-            output = self._output(self.attacks.run(number, x, y))
-            if labels is not None:
-                self._score(_ADVERSARIAL + number, output, labels)
-
-    def _first_output(self, x: Any) -> Any:
-        """The output, and what autograd's graph says of it."""
-        features = Features.take_apart(normal(x))
-        with torch.enable_grad():
-            output = self._output(features.put_together([leaf(t) for t in features.tensors]))
-            declared = self.loss.model_output == "probabilities"
-            self.probabilities = isinstance(output, Tensor) and gives_probabilities(
-                output, self.loss.form, declared=declared
-            )
-        return detached(output)
-
-    def _output(self, x: Any) -> Any:
-        with watched(self.attacks.model):
-            output = call_model(self.attacks.model, x)
-        return output if self.loss.loss_fn is not None else output_tensor(output)
-
-    def _score(self, version: int, output: Any, labels: _Labels) -> None:
-        output, form = _rows(output, labels.rows), self.loss.form
-        elements = self.loss.elements(output, labels.y)
-        counting = self.loss.counting(output, labels.y, elements)
-        self.scores.add_loss(version, elements, labels.examples, counting)
-        if labels.no_classes is None:
-            predicted = predictions(output, probabilities=bool(self.probabilities), form=form)
-            self.scores.add(version, labels.only_counting(predicted), labels.counting)
-
-
-@dataclass
-class _Labels:
-    """The labels of a batch: as the loss takes them, and the class numbers that count."""
-
-    y: Any
-    rows: Tensor | None
-    examples: int
-    counting: Tensor
-    mask: Tensor | None
-    no_classes: str | None
-
-    @classmethod
-    def of(
-        cls, y: Any, output: Any, rows: Tensor | None, count: int, loss: TrainingLoss
-    ) -> _Labels | None:
-        """None where no example of the batch counts."""
-        examples = count if rows is None else len(rows)
-        if not examples:
-            return None
-        y, output = _rows(y, rows), _rows(output, rows)
-        reason = _no_classes(y, output, loss)
-        if reason is not None:
-            return cls(y, rows, examples, torch.zeros(0), None, reason)
-        classes = true_classes(y, output, loss.form)
-        mask = None if loss.ignore_index is None else classes != loss.ignore_index
-        return cls(y, rows, examples, classes if mask is None else classes[mask], mask, None)
-
-    def only_counting(self, predicted: Tensor) -> Tensor:
-        return predicted if self.mask is None else predicted[self.mask]
-
-
-def _no_classes(y: Any, output: Any, loss: TrainingLoss) -> str | None:
-    """Why the labels that a loss of the caller's own takes are no classes; None where they are."""
-    if loss.loss_fn is None:
-        return None  # the default loss refuses what is none
-    if not isinstance(output, Tensor):
-        return f"the model's output is {type(output).__name__}, whose classes only loss_fn knows"
-    if output.dim() > 2 and loss.form is None and output.shape[1] == 1:
-        return "an output of one class in dim 1 predicts nothing"
-    try:
-        true_classes(y, output, loss.form)
-    except (TypeError, ValueError) as error:
-        return str(error)
-    return no_classes(y, output, loss.form)
-
-
-def _rows(values: Any, rows: Tensor | None) -> Any:
-    """The same examples of a tensor, or of every tensor of a structure, in its own types."""
-    if rows is None:
-        return values
-    return mapped(values, lambda tensor: tensor[rows.to(tensor.device)])
 
 
 def _parts(batch: Any, label_key: Any) -> tuple[Any, Any]:
@@ -341,18 +209,18 @@ def _report(recipe: Recipe, epsilons: Sequence[float], scores: Scores) -> Robust
         recipe=recipe,
         examples=scores.examples,
         labels=int(sum(counts)),
-        clean_accuracy=scores.accuracy(_CLEAN),
-        adversarial_accuracy=scores.accuracy(_ADVERSARIAL),
-        clean_loss=scores.loss(_CLEAN),
-        adversarial_loss=scores.loss(_ADVERSARIAL),
+        clean_accuracy=scores.accuracy(CLEAN),
+        adversarial_accuracy=scores.accuracy(ADVERSARIAL),
+        clean_loss=scores.loss(CLEAN),
+        adversarial_loss=scores.loss(ADVERSARIAL),
         classes=tuple(
-            ClassScore(label, int(count), scores.class_accuracy(_CLEAN, label),
-                       scores.class_accuracy(_ADVERSARIAL, label))
+            ClassScore(label, int(count), scores.class_accuracy(CLEAN, label),
+                       scores.class_accuracy(ADVERSARIAL, label))
             for label, count in enumerate(counts)
         ),
         curve=tuple(
             CurvePoint(float(epsilon), scores.accuracy(number), scores.loss(number))
-            for number, epsilon in enumerate(epsilons, start=_CURVE)
+            for number, epsilon in enumerate(epsilons, start=CURVE)
         ),
         no_accuracy=without,
     )  # fmt: skip

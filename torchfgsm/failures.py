@@ -16,6 +16,8 @@ from types import FrameType
 
 from torchfgsm.extras import install_line
 
+EQUAL, DIFFERENT, COULD_NOT_COMPARE = 0, 1, 2
+"""Exit codes: done or equal, different, could not be done."""
 FAULT = 70
 """Exit code of a fault of this package's own: EX_SOFTWARE of sysexits.h."""
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from torchfgsm import checks
+from torchfgsm import call_checks, checks
 from torchfgsm.argument_types import check_recipe
 from torchfgsm.call import Call, Length
 from torchfgsm.features import normal
@@ -50,13 +50,13 @@ def prepared(
     check_labels(y, features, default_loss=loss_fn is None, values=values)
     low = recipe.clip_min if clip_min is None else clip_min
     high = recipe.clip_max if clip_max is None else clip_max
-    checks.check_bounds(recipe, features, low, high, values=values)
-    checks.check_mask(features, mask, values=values)
-    checks.check_radius(recipe, epsilon, features)
+    call_checks.check_bounds(recipe, features, low, high, values=values)
+    call_checks.check_mask(features, mask, values=values)
+    call_checks.check_radius(recipe, epsilon, features)
     step_called, radius_called = lengths_called
     # The radius first: where it is bad, a step derived from it is bad too.
-    checks.check_length(radius_called, epsilon, features, values=values)
-    checks.check_length(step_called, step, features, values=values)
+    call_checks.check_length(radius_called, epsilon, features, values=values)
+    call_checks.check_length(step_called, step, features, values=values)
     call = Call.of(
         recipe,
         features,

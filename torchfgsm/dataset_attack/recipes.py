@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from torchfgsm import checks
+from torchfgsm import call_checks
 from torchfgsm.configuration import LIBRARIES, Configuration, check_library
 from torchfgsm.option_values import norm, number
 from torchfgsm.recipe import Recipe
@@ -102,7 +102,7 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
                     + (", or for one step its length, --eps" if name == "step_size" else "")
                 )
     for name in ("eps", "step_size"):
-        checks.check_length("--" + name.replace("_", "-"), getattr(options, name))
+        call_checks.check_length("--" + name.replace("_", "-"), getattr(options, name))
     try:
         recipe = _of_library(options)
     except NotImplementedError as error:
