@@ -122,7 +122,11 @@ class ConvertedModel(nn.Module):
         names = {"Softmax": "softmax", "Sigmoid": "sigmoid"}
         if head.probabilities or (head.kind and self.keep_head):
             return OutputForm("probabilities", names.get(head.kind), head.axis)
-        return OutputForm("logits" if head.kind else "unknown", names.get(head.kind), head.axis)
+        if head.kind:
+            return OutputForm("logits", names[head.kind], head.axis)
+        # Without a head nothing tells the axis: Keras' is the last one, other ONNX files have
+        # torch's layout.
+        return OutputForm("unknown", None, -1 if self.annotation.from_keras else 1)
 
     def weight_names(self) -> dict[str, Weight]:
         """Returns the Keras weights by their names here, without the leading "weights."."""

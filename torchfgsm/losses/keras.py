@@ -5,14 +5,17 @@ Classes are in the last dimension, as in Keras.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from torchfgsm.losses import formulas
+from torchfgsm.output_checks import look_at_output
+from torchfgsm.output_form import OutputForm
 
 _REDUCTIONS = ("auto", "none", "sum", "sum_over_batch_size")
 
@@ -24,7 +27,13 @@ class KerasLoss(ABC):
         reduction: "sum_over_batch_size" ("auto" is the same) divides the weighted sum by the
             number of loss elements, not by the sum of the weights; "sum"; "none".
         name: kept, not used.
+        head: what makes probabilities of logits for this loss; None: it takes any numbers.
     """
+
+    head: Literal["softmax", "sigmoid"] | None = None
+    from_logits = False
+    # The form of outputs whose head is put back before the loss, since it takes probabilities.
+    _before: OutputForm | None = None
 
     def __init__(self, reduction: str, name: str | None) -> None:
         if reduction not in _REDUCTIONS:
@@ -48,7 +57,11 @@ class KerasLoss(ABC):
         if not isinstance(y_pred, Tensor) or not y_pred.is_floating_point():
             came = y_pred.dtype if isinstance(y_pred, Tensor) else type(y_pred).__name__
             raise TypeError(f"expected y_pred to be a floating-point tensor, got {came}")
+        if self._before is not None:
+            y_pred = self._before.probabilities(y_pred)
         losses, mask = self._elements(torch.as_tensor(y_true, device=y_pred.device), y_pred)
+        if self.head is not None and not self.from_logits:
+            self._look(y_pred)
         if sample_weight is not None:
             losses = losses * _aligned(sample_weight, losses)
         if mask is not None:
@@ -59,6 +72,34 @@ class KerasLoss(ABC):
         if self.reduction == "sum" or not losses.numel():
             return total
         return total / (losses.numel() if mask is None else mask.sum().clamp(min=1))
+
+    def following(self, form: OutputForm | None) -> KerasLoss:
+        """Returns the loss for the outputs of a model that states their form.
+
+        A model that gives logits had its softmax or sigmoid cut off. As Keras does behind such a
+        layer, a loss of its kind takes the logits, whatever `from_logits` says; any other loss
+        gets the probabilities that the layer would have made. The loss itself stays as it is.
+        """
+        if form is None or form.values != "logits" or form.head is None:
+            return self
+        found = copy.copy(self)
+        if self.head == form.head:
+            found.from_logits = True
+        elif not self.from_logits:
+            found._before = form
+        return found
+
+    def _look(self, y_pred: Tensor) -> None:
+        """Warns, once for this loss, where it takes logits or other numbers for probabilities."""
+        look_at_output(
+            self,
+            y_pred,
+            None,
+            probabilities=True,
+            values=formulas.looks(y_pred, None),
+            dim=getattr(self, "axis", -1),
+            binary=self.head == "sigmoid",
+        )
 
     @abstractmethod
     def _elements(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -78,6 +119,8 @@ class SparseCategoricalCrossentropy(KerasLoss):
         reduction: see `KerasLoss`.
         name: kept, not used.
     """
+
+    head = "softmax"
 
     def __init__(
         self,
@@ -123,6 +166,8 @@ class CategoricalCrossentropy(KerasLoss):
         name: kept, not used.
     """
 
+    head = "softmax"
+
     def __init__(
         self,
         from_logits: bool = False,
@@ -167,6 +212,8 @@ class BinaryCrossentropy(KerasLoss):
         reduction: see `KerasLoss`.
         name: kept, not used.
     """
+
+    head = "sigmoid"
 
     def __init__(
         self,

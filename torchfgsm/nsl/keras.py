@@ -17,11 +17,13 @@ from torchfgsm.nsl.lib import gen_adv_neighbor
 from torchfgsm.nsl.loss import (
     adversarial_loss,
     apply_loss,
+    following,
     per_output,
     reduced,
     requiring_grad,
     resolve,
 )
+from torchfgsm.output_form import forms_of
 from torchfgsm.weighting import Weighting
 
 
@@ -55,6 +57,9 @@ class AdversarialRegularization(nn.Module):
         loss: What Keras' `compile` takes: `loss(y_true, y_pred[, sample_weight])`, a name, or a
             list (by output) or dict (by output name) of these. Losses without a `reduction`, and
             losses of `torchfgsm.losses` unless they say otherwise, are averaged over the batch.
+            Losses by name and of `torchfgsm.losses` follow a converted model whose softmax or
+            sigmoid was cut off: as Keras behind such a layer they take its logits, other losses
+            (mean squared error) the probabilities.
         loss_weights: Factor of each output's loss, as a list or dict; default 1.
 
     Raises:
@@ -80,7 +85,9 @@ class AdversarialRegularization(nn.Module):
         self.adv_config = adv_config or AdvRegConfig()
         self.base_with_labels_in_features = base_with_labels_in_features
         names = list(getattr(base_model, "output_names", None) or [])
-        self._losses = [resolve(fn) for fn in per_output(loss, names, self.label_keys, "loss")]
+        found = [resolve(fn) for fn in per_output(loss, names, self.label_keys, "loss")]
+        forms = forms_of(base_model, len(found))
+        self._losses = [following(fn, form) for fn, form in zip(found, forms, strict=True)]
         self._loss_weights = [
             float(weight)
             for weight in per_output(

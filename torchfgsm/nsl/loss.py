@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torchfgsm import losses as keras_losses
 from torchfgsm.features import Features
 from torchfgsm.gradient import leaf
+from torchfgsm.losses.keras import KerasLoss
 from torchfgsm.nsl.configs import AdvRegConfig
 from torchfgsm.nsl.lib import gen_adv_neighbor
+from torchfgsm.output_form import OutputForm, form_of
 
 LossFn = Callable[..., Tensor]
 
@@ -70,6 +72,8 @@ def adversarial_loss(
         labels: Labels as `loss_fn` takes them.
         model: Called on the features, clean and adversarial, in its own mode.
         loss_fn: `loss_fn(y_true, y_pred)`, or with weights `loss_fn(y_true, y_pred, weights)`.
+            Losses of `torchfgsm.losses` follow a model that states that it gives logits, as Keras'
+            do behind a softmax or sigmoid layer.
         sample_weights: Weights (N,) or (N, 1), or None.
         adv_config: How neighbors are made; the multiplier is not applied.
         predictions: `model(features)` where it is known.
@@ -85,6 +89,7 @@ def adversarial_loss(
         ValueError: As `gen_adv_neighbor`.
     """
     refuse_torch_loss(loss_fn)
+    loss_fn = following(loss_fn, form_of(model))
     config = adv_config or AdvRegConfig()
     kwargs = model_kwargs or {}
 
@@ -138,6 +143,11 @@ def resolve(loss: Any) -> LossFn:
     refuse_torch_loss(loss)
     found: LossFn = loss
     return found
+
+
+def following(loss_fn: LossFn, form: OutputForm | None) -> LossFn:
+    """The loss for outputs of a form: Keras' losses know whether they get logits."""
+    return loss_fn.following(form) if isinstance(loss_fn, KerasLoss) else loss_fn
 
 
 def per_output(value: Any, names: list[str], label_keys: tuple[str, ...], what: str) -> list[Any]:
