@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -159,6 +160,11 @@ class Annotation:
     lost: tuple[str, ...] = ()
     weight_order: tuple[str, ...] = ()
     other_weights: tuple[OtherWeight, ...] = ()
+
+    @property
+    def from_keras(self) -> bool:
+        """Whether TensorFlow or Keras made the model, whose layout it has then."""
+        return re.search(r"\(Keras .*, TensorFlow .*\)$", self.source) is not None
 
     def write(self, model: Any) -> None:
         """Puts the annotation into an ONNX model, in place of an older one."""

@@ -132,8 +132,12 @@ class ConvertedModel(nn.Module):
         name = names.get(head.kind)
         if head.probabilities or (head.kind and self.keep_head):
             return OutputForm("probabilities", name, head.axis)
-        cut = head.kind is not None and self._puts_back
-        return OutputForm("logits" if head.kind else "unknown", name, head.axis, cut)
+        if head.kind:
+            hidden = head.hidden_from_keras
+            return OutputForm("logits", name, head.axis, self._puts_back, hidden)
+        # Without a head nothing tells the axis: Keras' is the last one, other ONNX files have
+        # torch's layout.
+        return OutputForm("unknown", None, -1 if self.annotation.from_keras else 1)
 
     def with_head(self) -> ConvertedModel:
         """Returns the model as the original gives its output, with its softmax or sigmoid.

@@ -29,12 +29,14 @@ class OutputForm:
             each number its own yes or no; None where nothing tells.
         class_dim: The dimension of the classes; -1 is the last one, as Keras has it.
         cut: Whether the head stood at the end of the original and was cut off in conversion.
+        hidden: Whether Keras' losses, which look at the last operation, would not have found it.
     """
 
     values: Literal["logits", "probabilities", "unknown"] = "unknown"
     head: Literal["softmax", "sigmoid"] | None = None
     class_dim: int = 1
     cut: bool = False
+    hidden: bool = False
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """What the head makes of logits; without one they stay as they are."""

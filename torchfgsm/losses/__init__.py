@@ -4,7 +4,6 @@ from torchfgsm.losses.keras import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
     KerasLoss,
-    MeanSquaredError,
     SparseCategoricalCrossentropy,
 )
 from torchfgsm.losses.keras_distances import (
@@ -16,6 +15,7 @@ from torchfgsm.losses.keras_distances import (
     LogCosh,
     MeanAbsoluteError,
     MeanAbsolutePercentageError,
+    MeanSquaredError,
     MeanSquaredLogarithmicError,
     Poisson,
     SquaredHinge,

@@ -5,14 +5,17 @@ Classes are in the last dimension, as in Keras.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from torchfgsm.losses import formulas
+from torchfgsm.output_checks import look_at_output
+from torchfgsm.output_form import OutputForm
 
 _REDUCTIONS = ("auto", "none", "sum", "sum_over_batch_size")
 
@@ -27,9 +30,16 @@ class KerasLoss(ABC):
         squeezes: whether labels (B,) are taken for an output (B, 1), and the reverse, as Keras'
             loss objects do where both are tensors, such as in NSL. Its functions spread the two
             over (B, B).
+        head: what makes probabilities of logits for this loss; None: it takes any numbers.
     """
 
     squeezes = False
+    head: Literal["softmax", "sigmoid"] | None = None
+    from_logits = False
+    # The form of outputs whose head is put back before the loss, since it takes probabilities.
+    _before: OutputForm | None = None
+    # The loss of which this one is a copy.
+    _origin: KerasLoss | None = None
 
     def __init__(self, reduction: str, name: str | None) -> None:
         if reduction not in _REDUCTIONS:
@@ -68,6 +78,34 @@ class KerasLoss(ABC):
         losses, _ = self._weighted(y_true, y_pred, sample_weight)
         return losses.sum() / max(losses.numel(), 1)
 
+    def as_objects_take_labels(self) -> KerasLoss:
+        """Returns the loss with `squeezes`."""
+        found = self._copied()
+        found.squeezes = True
+        return found
+
+    def following(self, form: OutputForm | None) -> KerasLoss:
+        """Returns the loss for the outputs of a model that states their form.
+
+        A model that gives logits had its softmax or sigmoid cut off. As Keras does behind such a
+        layer, a loss of its kind takes the logits, whatever `from_logits` says; any other loss
+        gets the probabilities that the layer would have made, and so does a loss that would not
+        have found the logits. The loss itself stays as it is.
+        """
+        if form is None or form.values != "logits" or form.head is None:
+            return self
+        found = self._copied()
+        if self.head == form.head and not form.hidden:
+            found.from_logits = True
+        elif not self.from_logits:
+            found._before = form
+        return found
+
+    def _copied(self) -> KerasLoss:
+        found = copy.copy(self)
+        found._origin = self._origin or self
+        return found
+
     def _weighted(
         self, y_true: Any, y_pred: Tensor, sample_weight: Any
     ) -> tuple[Tensor, Tensor | None]:
@@ -75,10 +113,26 @@ class KerasLoss(ABC):
         if not isinstance(y_pred, Tensor) or not y_pred.is_floating_point():
             came = y_pred.dtype if isinstance(y_pred, Tensor) else type(y_pred).__name__
             raise TypeError(f"expected y_pred to be a floating-point tensor, got {came}")
+        if self._before is not None:
+            y_pred = self._before.probabilities(y_pred)
         losses, mask = self._elements(torch.as_tensor(y_true, device=y_pred.device), y_pred)
+        if self.head is not None and not self.from_logits:
+            self._look(y_pred)
         if sample_weight is not None:
             losses = losses * _aligned(sample_weight, losses)
         return (losses if mask is None else losses * mask), mask
+
+    def _look(self, y_pred: Tensor) -> None:
+        """Warns, once for this loss, where it takes logits or other numbers for probabilities."""
+        look_at_output(
+            self._origin or self,
+            y_pred,
+            None,
+            probabilities=True,
+            values=formulas.looks(y_pred, None),
+            dim=getattr(self, "axis", -1),
+            binary=self.head == "sigmoid",
+        )
 
     def _same_shape(self, y_true: Tensor, y_pred: Tensor, hint: str) -> tuple[Tensor, Tensor]:
         """Labels and output in one shape; a last dimension of 1 too many goes, as in Keras."""
@@ -111,6 +165,8 @@ class SparseCategoricalCrossentropy(KerasLoss):
         reduction: see `KerasLoss`.
         name: kept, not used.
     """
+
+    head = "softmax"
 
     def __init__(
         self,
@@ -155,6 +211,8 @@ class CategoricalCrossentropy(KerasLoss):
         reduction: see `KerasLoss`.
         name: kept, not used.
     """
+
+    head = "softmax"
 
     def __init__(
         self,
@@ -202,6 +260,8 @@ class BinaryCrossentropy(KerasLoss):
         name: kept, not used.
     """
 
+    head = "sigmoid"
+
     def __init__(
         self,
         from_logits: bool = False,
@@ -225,28 +285,6 @@ class BinaryCrossentropy(KerasLoss):
         if self.from_logits:
             return formulas.sigmoid_formula(y_pred, target).mean(self.axis), None
         return formulas.sigmoid_probability_formula(y_pred, target).mean(self.axis), None
-
-
-class MeanSquaredError(KerasLoss):
-    """Mean of squared differences over the last dimension, as `tf.keras.losses.MeanSquaredError`.
-
-    `y_true` and `y_pred` have one shape.
-
-    Args:
-        reduction: see `KerasLoss`.
-        name: kept, not used.
-    """
-
-    def __init__(
-        self, reduction: str = "sum_over_batch_size", name: str | None = "mean_squared_error"
-    ) -> None:
-        super().__init__(reduction, name)
-
-    def _elements(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor | None]:
-        y_true, y_pred = self._same_shape(
-            y_true, y_pred, "reshape the labels to the output's shape"
-        )
-        return (y_pred - y_true.to(y_pred.dtype)).square().mean(-1), None
 
 
 def _aligned(sample_weight: Any, losses: Tensor) -> Tensor:

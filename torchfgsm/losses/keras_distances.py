@@ -31,6 +31,25 @@ class _Pointwise(KerasLoss):
         raise NotImplementedError
 
 
+class MeanSquaredError(_Pointwise):
+    """Mean of squared differences over the last dimension, as `tf.keras.losses.MeanSquaredError`.
+
+    `y_true` and `y_pred` have one shape.
+
+    Args:
+        reduction: see `KerasLoss`.
+        name: kept, not used.
+    """
+
+    def __init__(
+        self, reduction: str = "sum_over_batch_size", name: str | None = "mean_squared_error"
+    ) -> None:
+        super().__init__(reduction, name)
+
+    def _each(self, target: Tensor, output: Tensor) -> Tensor:
+        return (output - target).square().mean(-1)
+
+
 class MeanAbsoluteError(_Pointwise):
     """Mean of absolute differences, as `tf.keras.losses.MeanAbsoluteError`.
 

@@ -20,11 +20,13 @@ from torchfgsm.nsl.lib import gen_adv_neighbor
 from torchfgsm.nsl.loss import (
     adversarial_loss,
     call_base,
+    following,
     per_output,
     reduced_loss,
     requiring_grad,
     resolve,
 )
+from torchfgsm.output_form import OutputForm, forms_of
 from torchfgsm.weighting import Weighting
 
 
@@ -59,7 +61,10 @@ class AdversarialRegularization(WithoutKerasMethods):
         loss: What Keras' `compile` takes: `loss(y_true, y_pred[, sample_weight])`, a name, or a
             list (by output, as `label_keys`) or dict (by output name) of these. Losses without a
             `reduction`, and losses of `torchfgsm.losses` unless they say otherwise, are averaged
-            over all their elements, those of `ignore_class` among them.
+            over all their elements, those of `ignore_class` among them. Losses by name and of
+            `torchfgsm.losses` follow a converted model whose softmax or sigmoid was cut off: as
+            Keras behind such a layer they take its logits, other losses (mean squared error) the
+            probabilities.
         loss_weights: Factor of each output's loss, as a list or dict; default 1.
 
     Raises:
@@ -86,7 +91,9 @@ class AdversarialRegularization(WithoutKerasMethods):
         self.adv_config = adv_config or AdvRegConfig()
         self.base_with_labels_in_features = base_with_labels_in_features
         names = _output_names(base_model)
-        self._losses = [resolve(fn) for fn in per_output(loss, names, self.label_keys, "loss")]
+        found = [resolve(fn) for fn in per_output(loss, names, self.label_keys, "loss")]
+        forms = _output_forms(base_model, names, len(found))
+        self._losses = [following(fn, form) for fn, form in zip(found, forms, strict=True)]
         self._loss_weights = [
             float(weight)
             for weight in per_output(
@@ -243,6 +250,13 @@ def _output_names(model: nn.Module) -> list[str]:
     names = list(getattr(model, "output_names", None) or [])
     annotation = getattr(model, "annotation", None)
     return sorted(names) if getattr(annotation, "structure", None) == "dict" else names
+
+
+def _output_forms(model: nn.Module, names: list[str], count: int) -> list[OutputForm | None]:
+    """The form of each output, in the order of `names`."""
+    own = list(getattr(model, "output_names", None) or [])
+    forms = forms_of(model, count)
+    return [forms[own.index(name)] for name in names] if len(own) == count else forms
 
 
 def _refuse_other_keys(label_keys: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,9 +11,11 @@ from torch import Tensor, nn
 from torchfgsm import losses as keras_losses
 from torchfgsm.features import Features
 from torchfgsm.gradient import leaf
+from torchfgsm.losses.keras import KerasLoss
 from torchfgsm.model_call import call_model, takes_by_name
 from torchfgsm.nsl.configs import AdvRegConfig
 from torchfgsm.nsl.lib import gen_adv_neighbor
+from torchfgsm.output_form import OutputForm, form_of
 
 LossFn = Callable[..., Tensor]
 
@@ -97,6 +98,8 @@ def adversarial_loss(
         labels: Labels as `loss_fn` takes them.
         model: Called on the features, clean and adversarial, in its own mode, as `call_base` says.
         loss_fn: `loss_fn(y_true, y_pred)`, or with weights `loss_fn(y_true, y_pred, weights)`.
+            Losses of `torchfgsm.losses` follow a model that states that it gives logits, as Keras'
+            do behind a softmax or sigmoid layer.
         sample_weights: Weights (N,) or (N, 1), or None.
         adv_config: How neighbors are made; the multiplier is not applied.
         predictions: `model(features)` where it is known.
@@ -112,7 +115,7 @@ def adversarial_loss(
         ValueError: As `gen_adv_neighbor`.
     """
     refuse_torch_loss(loss_fn)
-    loss_fn = of_tensors(loss_fn)
+    loss_fn = following(of_tensors(loss_fn), form_of(model))
     config = adv_config or AdvRegConfig()
     kwargs = model_kwargs or {}
 
@@ -180,7 +183,7 @@ def reduced_loss(loss_fn: LossFn, y_true: Any, y_pred: Any, sample_weight: Tenso
     Per-example losses are averaged over all that there are, also those that count for nothing,
     unless the loss has a reduction of its own.
     """
-    if isinstance(loss_fn, keras_losses.KerasLoss):
+    if isinstance(loss_fn, KerasLoss):
         return loss_fn.over_all(y_true, y_pred, sample_weight)
     value: Tensor = apply_loss(loss_fn, y_true, y_pred, sample_weight)
     return value.mean() if value.dim() and not hasattr(loss_fn, "reduction") else value
@@ -205,16 +208,17 @@ def resolve(loss: Any) -> LossFn:
     return of_tensors(loss)
 
 
-def of_tensors(loss_fn: Any) -> LossFn:
+def of_tensors(loss_fn: LossFn) -> LossFn:
     """A loss as NSL calls it: Keras' objects take labels (N,) for an output (N, 1) of tensors.
 
     Keras' functions, for which names stand, would spread the two over (N, N): they refuse.
     """
-    if isinstance(loss_fn, keras_losses.KerasLoss):
-        loss_fn = copy.copy(loss_fn)
-        loss_fn.squeezes = True
-    found: LossFn = loss_fn
-    return found
+    return loss_fn.as_objects_take_labels() if isinstance(loss_fn, KerasLoss) else loss_fn
+
+
+def following(loss_fn: LossFn, form: OutputForm | None) -> LossFn:
+    """The loss for outputs of a form: Keras' losses know whether they get logits."""
+    return loss_fn.following(form) if isinstance(loss_fn, KerasLoss) else loss_fn
 
 
 def per_output(value: Any, names: list[str], label_keys: tuple[str, ...], what: str) -> list[Any]:
