@@ -44,6 +44,7 @@ def run(index: int) -> tuple[Tensor, Tensor]:
     return value.detach(), gradient
 
 
+@pytest.mark.filterwarnings("ignore:the model's output should be probabilities")
 @pytest.mark.parametrize("index", range(len(CASES)), ids=case_name)
 def test_equals_keras(index: int) -> None:
     if CASES[index]["error"]:
