@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from torchfgsm.attacks import attack
+from torchfgsm.checks import refuse_other_dtype
 from torchfgsm.features import Features, normal
 from torchfgsm.gradient import leaf
 from torchfgsm.labels import no_classes
@@ -77,6 +78,9 @@ class Scoring:
     def _first_output(self, x: Any) -> Any:
         """The output, and what autograd's graph says of it."""
         features = Features.take_apart(normal(x))
+        for name, tensor in zip(features.names, features.tensors, strict=True):
+            called = f"feature {name!r}" if name != "" else "x"
+            refuse_other_dtype(self.attacks.model, called, tensor)
         with torch.enable_grad():
             output = self._output(features.put_together([leaf(t) for t in features.tensors]))
             declared = self.loss.model_output == "probabilities"
