@@ -28,6 +28,7 @@ from torchfgsm import (
     nsl,
 )
 from torchfgsm.cleverhans import tf2
+from torchfgsm.losses import SparseCategoricalCrossentropy
 from torchfgsm.model_modules import modules_of
 
 EVAL = Recipe(step=0.1)
@@ -443,6 +444,8 @@ def test_a_keras_model_that_trains_as_in_inference_is_told_of_once() -> None:
         adversarial_step(model, x, y, **arguments)
     adversarial_step(model, x, y, **arguments)
     adversarial_step(keras_like().eval(), x, y, **arguments)
-    own = nsl.AdversarialRegularization(keras_like(), loss="sparse_categorical_crossentropy")
+    own = nsl.AdversarialRegularization(
+        keras_like(), loss=SparseCategoricalCrossentropy(from_logits=True)
+    )
     with pytest.warns(UserWarning, match="Keras takes the mode from the argument"):
         own({"feature": x, "label": y})

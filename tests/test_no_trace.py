@@ -14,12 +14,15 @@ from toy_models import TwoInputs, batch, mlp, noisy, one_hot
 from torchfgsm import Recipe, attack, fgsm, nsl, perturb, pgd
 from torchfgsm.cleverhans import tf2, v3
 from torchfgsm.cleverhans import torch as cleverhans_torch
+from torchfgsm.losses import SparseCategoricalCrossentropy
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 def nsl_batch(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    keras = nsl.AdversarialRegularization(model, loss="sparse_categorical_crossentropy")
+    keras = nsl.AdversarialRegularization(
+        model, loss=SparseCategoricalCrossentropy(from_logits=True)
+    )
     found: Tensor = keras.perturb_on_batch({"x": x, "label": y}, pgd_iterations=2)["x"]
     return found
 
@@ -191,7 +194,9 @@ def test_features_that_are_not_perturbed_are_copied_too() -> None:
     )
     grads = {"a": inputs["a"] * 1, "b": inputs["b"] * 1}
     assert shared(perturb(inputs, grads, eps=0.1)) == [False] * 3
-    keras = nsl.AdversarialRegularization(model, loss="sparse_categorical_crossentropy")
+    keras = nsl.AdversarialRegularization(
+        model, loss=SparseCategoricalCrossentropy(from_logits=True)
+    )
     assert shared(keras.perturb_on_batch({**inputs, "label": y})) == [False] * 4
     with pytest.warns(UserWarning, match="nothing moves"):
         neighbor, _ = nsl.gen_adv_neighbor(inputs, torch.tensor(1.0), nsl.AdvNeighborConfig())
