@@ -49,7 +49,8 @@ def attack(
             forward pass.
         recipe: Every choice; see `Recipe` and its presets.
         loss_fn: `loss_fn(output, target)` -> scalar or per-example losses, as in torch. Default:
-            cross-entropy per example.
+            cross-entropy per example. Classes are in dim 1 of the output, as in torch, unless the
+            model states another form (`output_form`, see `OutputForm`; converted models do).
         step: Length of a step in place of the recipe's; a tensor with one axis gives each example
             its own, (N,), others broadcast to the features: one number per column is (1, columns).
         epsilon: Radius of the ball in place of the recipe's, likewise.

@@ -88,14 +88,15 @@ class KerasLoss(ABC):
         """Returns the loss for the outputs of a model that states their form.
 
         A model that gives logits had its softmax or sigmoid cut off. As Keras does behind such a
-        layer, a loss of its kind takes the logits, whatever `from_logits` says; any other loss
-        gets the probabilities that the layer would have made, and so does a loss that would not
-        have found the logits. The loss itself stays as it is.
+        layer, a cross-entropy takes the logits, whatever `from_logits` says, and a binary one
+        those of a softmax, too; any other loss gets the probabilities that the layer would have
+        made, and so does a loss that would not have found the logits. The loss itself stays as it
+        is.
         """
         if form is None or form.values != "logits" or form.head is None:
             return self
         found = self._copied()
-        if self.head == form.head and not form.hidden:
+        if self.head is not None and not form.hidden:
             found.from_logits = True
         elif not self.from_logits:
             found._before = form
@@ -116,7 +117,7 @@ class KerasLoss(ABC):
         if self._before is not None:
             y_pred = self._before.probabilities(y_pred)
         losses, mask = self._elements(torch.as_tensor(y_true, device=y_pred.device), y_pred)
-        if self.head is not None and not self.from_logits:
+        if self._before is None and self.head is not None and not self.from_logits:
             self._look(y_pred)
         if sample_weight is not None:
             losses = losses * _aligned(sample_weight, losses)
