@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -67,6 +68,17 @@ def test_saturated_softmax(dtype: torch.dtype, count: int | None) -> None:
     assert (trap.count if trap else None) == count
     gradient = torch.func.grad(lambda z: F.cross_entropy(z, y, reduction="sum"))(x.to(dtype))
     assert (gradient[1, 0] == 0) == (count == 1)  # what the message says
+
+
+@pytest.mark.parametrize(("units", "count"), [(0.99, 2), (1.01, 1)])
+def test_saturation_does_not_hang_on_the_order_of_a_sum(units: float, count: int) -> None:
+    # Of a hundred rivals each is too small to be seen beside 1, together they need not be.
+    rivals = torch.full((1, 101), math.log(units * 2.0**-24 / 100))
+    rivals[0, 0] = 0.0
+    alone = torch.full((1, 101), -40.0)
+    alone[0, 0] = 0.0
+    found = traps(IDENTITY, torch.cat([rivals, alone]), labels(0, 0), LINF)
+    assert found["saturated softmax"].count == count
 
 
 def test_binary_logits_do_not_saturate_and_binary_probabilities_do() -> None:

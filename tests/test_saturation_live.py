@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from original_cases import zoo
+from trap_cases import LINF, traps
 
 from torchfgsm import converters
 from torchfgsm.label_slope import rounding
@@ -113,6 +114,12 @@ def test_port_equals_original(case: Case, sides: Sides) -> None:
     assert found.passed, found.comparison.to_text()
     assert found.saturated == (misses(sides) <= 2**-24).sum()
     assert f"In {found.saturated} of 256 examples" in table.saturation([found])
+
+
+def test_explain_counts_the_same_examples(sides: Sides) -> None:
+    ((_, x),) = sides.data.x.items()
+    found = traps(sides.model, torch.from_numpy(x), torch.from_numpy(sides.data.y), LINF)
+    assert found["saturated softmax"].count == (misses(sides) <= 2**-24).sum()
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

@@ -158,12 +158,23 @@ def saturated_examples(view: SideView) -> Tensor:
         # The formula of binary logits keeps the gradient where the sigmoid rounds to 1.
         return none if logits else _rows(formulas.clipped(output) != output).all(1)
     labels, dim = true_classes(view.seen.labels, output, form), class_dim(output, form)
-    rows = output.softmax(dim) if logits else output
-    if not logits and view.seen.labels.is_floating_point():
+    if logits:
+        return _rows(_miss(output, labels, dim) <= torch.finfo(output.dtype).eps / 2).all(1)
+    rows = output
+    if view.seen.labels.is_floating_point():
         rows = rows / rows.sum(dim, keepdim=True)  # as Keras does with rows for labels
     chosen = rows.gather(dim, labels.unsqueeze(dim))
-    lost = chosen == 1 if logits else formulas.clipped(chosen) != chosen
-    return _rows(lost).all(1)
+    return _rows(formulas.clipped(chosen) != chosen).all(1)
+
+
+def _miss(logits: Tensor, labels: Tensor, dim: int) -> Tensor:
+    """1 - p of the labels, without the rounding of p; `torchfgsm compare` counts by it too.
+
+    Up to half a unit p rounds to 1 in whatever order a library sums, above that in some.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    others = logits.scatter(dim, labels.unsqueeze(dim), -torch.inf)
+    return (others.logsumexp(dim) - logits.logsumexp(dim)).exp()
 
 
 def has_gradient(view: SideView) -> Tensor:
