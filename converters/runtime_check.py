@@ -64,11 +64,11 @@ def compare_outputs(
         truth, ours, FLOAT64_TOLERANCE, f"{title}, in float64", per_example=False
     )
     sides = [{n: side[n] for n in unclear} for side in (expected, actual)]
-    left, right, truth, beyond = without_overflow(sides[0], sides[1], truth)
-    slack = {n: tolerance * largest(a).max() * is_float(a) for n, a in truth.items()}
-    judged = compare_to_truth(left, right, truth, factor=FACTOR, slack=slack, per_example=False)
+    left, right, exactly, beyond = without_overflow(sides[0], sides[1], truth)
+    slack = {n: tolerance * largest(a).max() * is_float(a) for n, a in exactly.items()}
+    judged = compare_to_truth(left, right, exactly, factor=FACTOR, slack=slack, per_example=False)
     if not judged:
-        judged = _but_for_rounding(model, question, (left, right), truth, slack)
+        judged = _but_for_rounding(model, question, (left, right), exactly, slack)
     again = {row.name: row for row in told(judged, beyond).rows}
     rows = tuple(again.get(row.name, row) for row in part.rows)
     return [Comparison(title, rows), exact]
