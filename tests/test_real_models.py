@@ -203,3 +203,40 @@ class Speech(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logit: Tensor = self.model({**self.feed, "input": x})[0]
         return logit
+
+
+# The check refused each of these although it was converted rightly.
+RIGHT: dict[str, tuple[str, str, dict[str, tuple[int, ...] | float]]] = {
+    # A float64 witness that mixes the batch into BatchNormalization of opset 11.
+    "text lines": (
+        "rapidocr-onnxruntime==1.4.4",
+        "rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx",
+        {"x": (2, 3, 48, 64)},
+    ),
+    # A softmax behind a shape that the graph computes.
+    "direction of text": (
+        "rapidocr-onnxruntime==1.4.4",
+        "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx",
+        {"x": (2, 3, 48, 64)},
+    ),
+    # A classifier that is sure of its answer.
+    "wake word": ("pyopen-wakeword==1.1.0", "pyopen_wakeword/models/hey_mycroft.tflite", {}),
+    # A batch of one in the file, and two inputs that are one number.
+    "pitch": (
+        "swift-f0==0.3.0",
+        "swift_f0/model.onnx",
+        {"audio": (1, 4096), "fmin": 46.875, "fmax": 2093.75},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(RIGHT))
+def test_a_right_conversion_is_accepted(name: str) -> None:
+    requirement, file, inputs = RIGHT[name]
+    generator = torch.Generator().manual_seed(0)
+    data = {
+        key: torch.rand(v, generator=generator) if isinstance(v, tuple) else torch.tensor(v)
+        for key, v in inputs.items()
+    }
+    arrays = {key: value.numpy() for key, value in data.items()}
+    gradients_were_compared(load(real_models.unpacked(requirement) / file, data=arrays or None))
