@@ -91,6 +91,11 @@ def _from_onnx(path: Path, options: Options) -> tuple[ConvertedModel, Any]:
         options.report("building")
         model = build(graph, annotation, keep_head=options.keep_head)
     if not options.verify:
+        if size is not None:
+            model.lost += (
+                f"the file was written for batches of {size}; that the module is right for others "
+                "was not verified",
+            )
         return model, graph
     options.report("verifying")
     if size is None:

@@ -216,6 +216,9 @@ def test_a_file_that_depends_on_its_batch_size_keeps_it(tmp_path: Path) -> None:
     assert "(1, 2, 2)" in str(model)
     with pytest.raises(ValueError, match=r"expected \(1, 2, 2\)"):
         model(torch.rand(3, 2, 2))
+    (told,) = load(path, verify=False).lost
+    assert "written for batches of 1" in told
+    assert "not verified" in told
 
 
 def test_one_number_goes_with_every_batch(tmp_path: Path) -> None:
