@@ -18,7 +18,11 @@ from torchfgsm import losses, nsl
 from torchfgsm.nsl.loss import resolve
 from torchfgsm.originals.environment import EnvironmentUnavailable, python_for
 
-pytestmark = pytest.mark.live
+# Rows that add up to 1.4, so that what a loss makes of such shows.
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.filterwarnings("ignore:the model's output should be probabilities"),
+]
 
 Array = npt.NDArray[Any]
 Case = tuple[str, dict[str, Any] | None]
