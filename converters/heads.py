@@ -158,4 +158,10 @@ class _Graph:
 
 
 def _names(path: Sequence[Any]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(node.op_type for node in path))
+    return tuple(dict.fromkeys(_name(node) for node in path))
+
+
+def _name(node: Any) -> str:
+    """The operation as TensorFlow has it: tf2onnx writes one channel's transpose as a reshape."""
+    moves = node.op_type == "Reshape" and node.name.startswith("Transpose__")
+    return "Transpose" if moves else str(node.op_type)

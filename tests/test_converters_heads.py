@@ -216,3 +216,15 @@ def test_a_softmax_with_other_users_is_cut_at_its_output_alone() -> None:
     assert torch.equal(logits[0][..., 0], logits[1])
     assert torch.equal(logits[1], logits[3])
     assert torch.equal(logits[4], logits[3])
+
+
+@pytest.mark.parametrize(("made_as", "hidden"), [("Transpose__66", False), ("seg/Reshape", True)])
+def test_a_transpose_that_was_written_as_a_reshape_hides_no_head(
+    made_as: str, hidden: bool
+) -> None:
+    """tf2onnx moves one channel so; a reshape of the model's own hides the sigmoid from Keras."""
+    model = make(chain([to("Sigmoid"), to("Reshape", "column")]), [3], {"y": 3}, 15)
+    model.graph.node[-1].name = made_as
+    (head,) = converted(model)[0].found_heads
+    assert head.kind == "Sigmoid"
+    assert head.hidden_from_keras is hidden
