@@ -10,7 +10,7 @@ import base64
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -165,6 +165,20 @@ class Annotation:
     def from_keras(self) -> bool:
         """Whether TensorFlow or Keras made the model, whose layout it has then."""
         return re.search(r"\(Keras .*, TensorFlow .*\)$", self.source) is not None
+
+    def for_batches_of(self, size: int) -> Annotation:
+        """Returns the annotation of a model that takes batches of one size alone."""
+        sides = (self.inputs, self.outputs)
+        inputs, outputs = (tuple(replace(port, batch=size) for port in ports) for ports in sides)
+        return replace(self, inputs=inputs, outputs=outputs)
+
+    def unverified_beyond(self, size: int) -> Annotation:
+        """Returns the same, of a file that was not asked whether it depends on that size."""
+        told = (
+            f"the file was written for batches of {size}; others are refused, since whether they "
+            "are right was not verified: load it with verify=True"
+        )
+        return replace(self.for_batches_of(size), lost=(*self.lost, told))
 
     def write(self, model: Any) -> None:
         """Puts the annotation into an ONNX model, in place of an older one."""

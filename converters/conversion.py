@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,18 +83,17 @@ def _told(source: Path) -> Iterator[None]:
 
 def _from_onnx(path: Path, options: Options) -> tuple[ConvertedModel, Any]:
     original, annotation = read_onnx(path)
-    size = fixed_batch.batch_of(original)
-    graph = original if size is None else fixed_batch.freed(original, size)
+    graph, size = original, fixed_batch.batch_of(original)
+    if size is not None and options.verify:
+        graph = fixed_batch.freed(original, size)
+    elif size is not None:
+        annotation = annotation.unverified_beyond(size)
+        annotation.write(graph)
     with named(path):
         _refuse_other_dtype(annotation, options)
         options.report("building")
         model = build(graph, annotation, keep_head=options.keep_head)
     if not options.verify:
-        if size is not None:
-            model.lost += (
-                f"the file was written for batches of {size}; that the module is right for others "
-                "was not verified",
-            )
         return model, graph
     options.report("verifying")
     if size is None:
@@ -107,18 +105,12 @@ def _from_onnx(path: Path, options: Options) -> tuple[ConvertedModel, Any]:
         found = Comparison("", ())
     if not found:
         # Something beyond the shapes that it states holds the size: it is kept.
-        graph, annotation = original, _of_one_size(annotation, size)
+        graph, annotation = original, annotation.for_batches_of(size)
         annotation.write(graph)
         model = build(graph, annotation, keep_head=options.keep_head)
         found = verification.verify_with_onnx(model, graph, options.data)
     _accept(path, model, found)
     return model, graph
-
-
-def _of_one_size(annotation: Annotation, size: int) -> Annotation:
-    sides = (annotation.inputs, annotation.outputs)
-    inputs, outputs = (tuple(replace(port, batch=size) for port in ports) for ports in sides)
-    return replace(annotation, inputs=inputs, outputs=outputs)
 
 
 def _from_tensorflow(source: Exporter, options: Options) -> tuple[ConvertedModel, Any]:

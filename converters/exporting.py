@@ -87,6 +87,9 @@ class Exporter:
             if self.format == "tflite":  # its weights came as constants of the graph
                 weights = infer(model, self.path.name).weights
                 annotation = dataclasses.replace(annotation, weights=weights)
+                size = reply.values["batch"]
+                if size is not None and not options.verify:
+                    annotation = annotation.unverified_beyond(size)
                 annotation.write(model)
         return model, annotation
 

@@ -6,6 +6,7 @@ Shapes and dtypes are Python values, so that a compiled model has no graph break
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ _ONLY_INTEGERS = (
     "them and an attack cannot move them: attack what stands behind them, such as an embedding's "
     "output, or give another input as floating-point numbers"
 )
+
+_ONE_SIZE = "; the model takes batches of that one size alone: give it so many examples at a time"
 
 
 def ordered_inputs(
@@ -54,14 +57,16 @@ def _checked(port: Port, x: Any, dtype: torch.dtype | None, cast: bool) -> Tenso
         raise TypeError(f"input {port.name!r}: expected a tensor, got {type(x).__name__}")
     floating = port.dtype.startswith("float")
     given = x.is_floating_point()
-    if cast and given and _shape_fits(port, x):
+    fits = _shape_fits(port, x)
+    if cast and given and fits:
         return x
     wanted = dtype or x.dtype if floating else getattr(torch, port.dtype)
-    if not _shape_fits(port, x) or not _dtype_fits(x, wanted, floating):
+    if not fits or not _dtype_fits(x, wanted, floating):
         raise ValueError(
             f"input {port.name!r}: expected {described(port)} {_name(wanted)}, "
             f"got {tuple(x.shape)} {_name(x.dtype)}"
-            + (_ONLY_INTEGERS if given and not floating and _shape_fits(port, x) else "")
+            + (_ONLY_INTEGERS if given and not floating and fits else "")
+            + (_ONE_SIZE if not fits and _shape_fits(replace(port, batch=None), x) else "")
         )
     return x if floating else x.to(wanted)
 

@@ -33,6 +33,11 @@ OWN = {name: {*attack_options(name), *training_options(name)} for name in LIBRAR
         ("cleverhans3", {"pgd_epsilon": 0.1}, "did you mean 'eps'?"),
         ("cleverhans-tf2", {"ord": 2}, "did you mean 'norm'?"),
         ("cleverhans-torch", {"rand_init_eps": 2}, "did you mean 'rand_minmax'?"),
+        ("nsl", {"epsilon": 0.1}, "'epsilon': did you mean 'adv_step_size'?"),
+        ("nsl", {"epsilon": 0.1, "pgd_iterations": 3}, "did you mean 'pgd_epsilon'?"),
+        ("nsl", {"radius": 0.1}, "did you mean 'adv_step_size'?"),
+        ("cleverhans3", {"epsilon": 0.1, "nb_iter": 3}, "did you mean 'eps'?"),
+        ("cleverhans-tf2", {"epsilon": 0.1, "norm": 2}, "did you mean 'eps'?"),
         ("nsl", {"adv_stepsize": 2}, "did you mean 'adv_step_size'?"),
     ],
 )

@@ -26,9 +26,9 @@ def worker() -> Iterator[Worker]:
         yield worker
 
 
-def written(worker: Worker, name: str, folder: Path) -> Path:
+def written(worker: Worker, name: str, folder: Path, batch: int | None = None) -> Path:
     path = folder / "model.tflite"
-    found = worker.call("write", name=name, path=str(path)).values["operations"]
+    found = worker.call("write", name=name, path=str(path), batch=batch).values["operations"]
     assert name.split(",")[0] in found
     return path
 
@@ -53,6 +53,15 @@ def test_the_gradient_of_a_vector_of_no_length_is_tensorflows(
     assert isinstance(y, torch.Tensor)
     (gradient,) = torch.autograd.grad(y[0, 0, 0], x)
     torch.testing.assert_close(gradient, torch.tensor([[[1e6, 0, 0, 0]]]))
+
+
+def test_a_file_that_is_not_verified_keeps_its_batch_size(worker: Worker, tmp_path: Path) -> None:
+    path, x = written(worker, "CONV_2D", tmp_path, batch=1), torch.rand(3, 1, 4)
+    assert load(path, worker=worker)(x).shape[0] == 3  # type: ignore[union-attr]
+    model = load(path, worker=worker, verify=False)
+    assert "written for batches of 1; others are refused" in str(model)
+    with pytest.raises(ValueError, match=r"expected \(1, 1, 4\) .* batches of that one size"):
+        model(x)
 
 
 def test_a_handler_that_fails_ends_the_conversion(worker: Worker, tmp_path: Path) -> None:

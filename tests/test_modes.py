@@ -437,6 +437,13 @@ def keras_like() -> nn.Module:
     return model
 
 
+def test_a_keras_models_input_alone_can_be_cast() -> None:
+    """Its layers cast what they get to their own dtype."""
+    model, (x, y) = keras_like(), batch(torch.float32)
+    with pytest.raises(ValueError, match=r"are torch.float32; cast it: x.to\(torch.float32\)$"):
+        fgsm(model, x.double(), y, eps=0.1)
+
+
 def test_a_keras_model_that_trains_as_in_inference_is_told_of_once() -> None:
     model, (x, y) = keras_like(), batch(torch.float32)
     arguments: dict[str, Any] = {"recipe": EVAL, "weighting": Weighting(1, 1)}

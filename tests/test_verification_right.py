@@ -216,9 +216,21 @@ def test_a_file_that_depends_on_its_batch_size_keeps_it(tmp_path: Path) -> None:
     assert "(1, 2, 2)" in str(model)
     with pytest.raises(ValueError, match=r"expected \(1, 2, 2\)"):
         model(torch.rand(3, 2, 2))
-    (told,) = load(path, verify=False).lost
-    assert "written for batches of 1" in told
-    assert "not verified" in told
+
+
+def test_a_file_that_is_not_verified_keeps_its_batch_size(tmp_path: Path) -> None:
+    """Whether it is right for others nobody has asked."""
+    path = written(
+        tmp_path / "m.onnx", [node("Reshape", ["x", "to"], ["y"])], 2, {"to": np.array([2, 4])}
+    )
+    assert "(N, 2, 2)" in str(load(path))
+    model = load(path, verify=False)
+    (told,) = model.lost
+    assert "written for batches of 2; others are refused" in told
+    x = torch.rand(2, 2, 2)
+    torch.testing.assert_close(model(x), x.reshape(2, 4))
+    with pytest.raises(ValueError, match=r"expected \(2, 2, 2\) .* batches of that one size"):
+        model(x[:1])
 
 
 def test_one_number_goes_with_every_batch(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Writes TFLite files that hold operations of which tf2onnx knows nothing, or not enough. Handlers:
 
-write(name, path) -> the function of that name is saved at path; values operations: those that the
-    file holds.
+write(name, path, batch) -> the function of that name is saved at path, for batches of that size or
+    (null) of any; values operations: those that the file holds.
 export_with_fault(path, operation) -> as export, where the handler of an operation fails.
 and those of torchfgsm/converters/export_worker.py
 """
@@ -41,7 +41,7 @@ FUNCTIONS = {
 
 def write(params, arrays):
     """Writes one of FUNCTIONS, of examples (1, 4)."""
-    x = tf.TensorSpec([None, 1, 4], tf.float32, name="x")
+    x = tf.TensorSpec([params["batch"], 1, 4], tf.float32, name="x")
     function = tf.function(FUNCTIONS[params["name"]]).get_concrete_function(x)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
     pathlib.Path(params["path"]).write_bytes(converter.convert())

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from torchfgsm.argument_types import refuse_arrays
 from torchfgsm.features import Features, items
+from torchfgsm.keras_mode import is_keras
 from torchfgsm.presets import Norm, known_norm
 
 
@@ -136,7 +137,7 @@ def _check_against_model(model: Any, called: str, tensor: Tensor) -> None:
         return
     parameters = list(model.parameters())
     _refuse_inference(model, parameters)
-    _refuse_other_dtype(parameters, called, tensor)
+    _refuse_other_dtype(model, parameters, called, tensor)
     devices = {parameter.device for parameter in parameters}
     if len(devices) == 1 and devices != {tensor.device}:
         raise ValueError(
@@ -166,17 +167,22 @@ def refuse_other_dtype(model: Any, called: str, tensor: Tensor) -> None:
     if isinstance(model, nn.Module):
         parameters = list(model.parameters())
         _refuse_inference(model, parameters)
-        _refuse_other_dtype(parameters, called, tensor)
+        _refuse_other_dtype(model, parameters, called, tensor)
 
 
-def _refuse_other_dtype(parameters: Iterable[Tensor], called: str, tensor: Tensor) -> None:
+def _refuse_other_dtype(
+    model: nn.Module, parameters: Iterable[Tensor], called: str, tensor: Tensor
+) -> None:
     dtypes = {p.dtype for p in parameters if p.is_floating_point()}
     if not dtypes or tensor.dtype in dtypes or torch.float64 not in dtypes | {tensor.dtype}:
         return
     (dtype, *_) = sorted(dtypes, key=str)
+    # Keras' layers cast to their own dtype, whatever that of their parameters is.
+    one = "cast it: x.to({})"
+    ways = one if is_keras(model) else "cast one of them: x.to({}) or model.to({})"
     raise ValueError(
-        f"{called} is {tensor.dtype} and the model's parameters are {dtype}; cast one of them: "
-        f"x.to({dtype}) or model.to({tensor.dtype})"
+        f"{called} is {tensor.dtype} and the model's parameters are {dtype}; "
+        + ways.format(dtype, tensor.dtype)
     )
 
 

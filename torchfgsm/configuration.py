@@ -37,7 +37,8 @@ TITLES: Mapping[str, str] = MappingProxyType(
 _TRAINING: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"nsl": ("multiplier", "label_smoothing"), "cleverhans3": ("adv_coeff", "smoothing", "pass_y")}
 )
-_FIELDS = tuple(f.name for f in dataclasses.fields(Recipe))
+# Each library calls the radius otherwise: under the recipe's name its step would stay a default.
+_FIELDS = tuple(f.name for f in dataclasses.fields(Recipe) if f.name != "epsilon")
 _NORM_OPTIONS: Mapping[str, Mapping[Norm, object]] = MappingProxyType(
     {"adv_grad_norm": NSL_WORDS, "ord": NUMPY_ORDERS, "norm": NUMPY_ORDERS}
 )
@@ -46,6 +47,8 @@ _NORM_OPTIONS: Mapping[str, Mapping[Norm, object]] = MappingProxyType(
 _MEANT: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "eps": ("adv_step_size",),
+        "epsilon": ("adv_step_size", "eps"),
+        "radius": ("adv_step_size", "eps"),
         "eps_iter": ("adv_step_size",),
         "step_size": ("adv_step_size", "eps_iter"),
         "alpha": ("adv_step_size", "eps_iter"),
@@ -69,7 +72,13 @@ _MEANT: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 _ITERATED: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {**_MEANT, "eps": ("pgd_epsilon",), "adv_step_size": ("eps_iter",)}
+    {
+        **_MEANT,
+        "eps": ("pgd_epsilon",),
+        "epsilon": ("pgd_epsilon", "eps"),
+        "radius": ("pgd_epsilon", "eps"),
+        "adv_step_size": ("eps_iter",),
+    }
 )
 _COUNTS = ("pgd_iterations", "nb_iter", "iterations", "steps")
 _PORTS = ("cleverhans-tf2", "cleverhans-torch")
@@ -135,8 +144,8 @@ class Configuration:
             options: The library's own options: those of `nsl.make_adv_reg_config` and
                 `label_smoothing` of the Keras loss; CleverHans 3's attack parameters and
                 `adv_coeff`, `smoothing` and `pass_y` of its `CrossEntropy`; CleverHans 4's
-                arguments. Besides, any field of `Recipe` for what lies outside of the library's
-                configuration, such as `labels="given"` or `reduction="sum"`.
+                arguments. Besides, any field of `Recipe` but `epsilon` for what lies outside of the
+                library's configuration, such as `labels="given"` or `reduction="sum"`.
 
         Returns:
             The configuration.

@@ -22,7 +22,7 @@ def warn_if_untrained(model: Any) -> None:
     """
     if torch.compiler.is_compiling() or not getattr(model, "training", False):
         return
-    if not _is_keras(model) or model in _warned:
+    if not is_keras(model) or model in _warned:
         return
     _warned.add(model)
     layers: list[Any] = list(getattr(model, "_flatten_layers", list)())
@@ -40,7 +40,8 @@ def warn_if_untrained(model: Any) -> None:
         )
 
 
-def _is_keras(model: Any) -> bool:
+def is_keras(model: Any) -> bool:
+    """Whether a model is one of Keras 3."""
     return any(
         kind.__name__ == "Layer" and kind.__module__.split(".")[0] == "keras"
         for kind in type(model).__mro__

@@ -61,6 +61,7 @@ class TFLiteSource:
             "dtypes": [_dtype(d) for d in self._inputs],
             "outputs": [names.get(d["index"], _plain(d["name"])) for d in self._outputs],
             "output_structure": "single" if len(self._outputs) == 1 else "list",
+            "batch": next(filter(None, map(_batch, self._inputs)), None),
         }
         refuse_text(self.description)
 
@@ -70,7 +71,7 @@ class TFLiteSource:
             raise UnsupportedModelError("a TFLite model computes in its own precision")
         with tflite_repairs.applied():
             model, _ = tf2onnx.convert.from_tflite(self._path, opset=OPSET)
-        if any(d["shape_signature"][0] != -1 for d in self._inputs):
+        if self.description["batch"] is not None:
             _free_the_batch(model)
         values = {
             **self.description,
@@ -176,6 +177,12 @@ def _dtype(detail: dict[str, Any]) -> str:
 
 def _shape(detail: dict[str, Any]) -> list[int | None]:
     return [None if n < 0 else int(n) for n in detail["shape_signature"][1:]]
+
+
+def _batch(detail: dict[str, Any]) -> int | None:
+    """Returns the one batch size that an input has, None where it takes any."""
+    size = int(detail["shape_signature"][0])
+    return size if size > 0 else None
 
 
 def _free_the_batch(model: Any) -> None:
