@@ -1,6 +1,6 @@
 # mypy: ignore-errors
 # (runs where TensorFlow is installed and the port is not)
-"""Trains Keras models with CleverHans 3's loss, inside the "cleverhans-3" environment.
+"""Trains Keras models with CleverHans 3's loss.
 
 Serves the handlers of ``torchfgsm/originals/workers/cleverhans3.py`` and one more:
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torchfgsm.converters.options import Keywords
 
 WORKER = Path(__file__).with_name("conversion_models_worker.py")
-ENVIRONMENTS = {"2": "tensorflow-2.15", "3": "tensorflow-2.21"}
+ENVIRONMENTS = {"2": "keras-2", "3": "keras-3"}
 _SUFFIXES = {
     "keras": ".keras",
     "h5": ".h5",

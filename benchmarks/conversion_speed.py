@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
 def measure(cases: tuple[tuple[str, int, int], ...], *, quick: bool) -> Iterator[list[Row]]:
     """The rows, case by case."""
     pace = Pace(0.2, 0.5) if quick else Pace(30.0, 20.0)
-    with tempfile.TemporaryDirectory() as folder, Worker("tensorflow-2.21", WORKER) as worker:
+    with tempfile.TemporaryDirectory() as folder, Worker("keras-3", WORKER) as worker:
         for name, size, batch in cases:
             case = make(name, size, batch, worker, Path(folder))
             row = Row(

@@ -31,7 +31,7 @@ from benchmarks.differential_rules import (
     refused,
     unclipped,
 )
-from torchfgsm.originals import LIBRARIES
+from torchfgsm.originals import KERAS_2, LIBRARIES
 from torchfgsm.originals.process import Reply, Worker, WorkerError
 from torchfgsm.parity import port
 from torchfgsm.parity.cases import Case, norm_of
@@ -43,7 +43,8 @@ from torchfgsm.parity.run import verdict_apart
 from torchfgsm.parity.truth import true_adversarial
 
 WORKER = Path(__file__).parent / "differential_worker.py"
-ENVIRONMENTS = {library: environment for library, (environment, _) in LIBRARIES.items()}
+# Library -> its process: CleverHans 3 makes TensorFlow 1 of it.
+PROCESSES = {library: 1 if library == "cleverhans3" else 2 for library in LIBRARIES}
 _NEARBY = 8
 _STEEP_TOLERANCE = 1e-6
 # Of an original's process itself, not of its library.
@@ -68,13 +69,13 @@ class Together(Originals):
     """The originals, all of one TensorFlow in one process.
 
     Args:
-        workers: Environment -> its process, which serves "<library>.<method>". Not ended.
+        workers: TensorFlow 1 and 2 -> its process, which serves "<library>.<method>". Not ended.
     """
 
-    def __init__(self, workers: Mapping[str, Worker]) -> None:
+    def __init__(self, workers: Mapping[int, Worker]) -> None:
         super().__init__()
         self._served = {
-            library: Served(workers[name], library) for library, name in ENVIRONMENTS.items()
+            library: Served(workers[version], library) for library, version in PROCESSES.items()
         }
 
     def worker(self, library: str) -> Worker:
@@ -92,10 +93,10 @@ class Runner:
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder, self.seed = folder, seed
-        self.workers: dict[str, Worker] = {}
+        self.workers: dict[int, Worker] = {}
         try:
-            for name in dict.fromkeys(ENVIRONMENTS.values()):
-                self.workers[name] = Worker(name, WORKER)
+            for version in (1, 2):
+                self.workers[version] = Worker(KERAS_2, WORKER)
         except BaseException:
             self.close()
             raise
@@ -111,7 +112,7 @@ class Runner:
         """A drawn model, saved for the originals when it is first asked for."""
         if index not in self._models:
             drawn = architecture(self.seed, index)
-            self.workers["tensorflow-2.15"].call(
+            self.workers[2].call(
                 "build",
                 drawn.weights,
                 path=str(self._path(index, "logits")),

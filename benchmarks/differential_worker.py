@@ -1,6 +1,6 @@
 """The originals of one TensorFlow in one process, and the saving of drawn models.
 
-Handlers, by the environment ("tensorflow-2.15" or "cleverhans-3"):
+Handlers; those of CleverHans 3 make TensorFlow 1 of it, so that no other can follow:
 
     <library>.<method>(...) -> as the worker of that library (originals/workers).
     build(path, hidden, inputs, layers, softmax; weights by Keras' names) -> the model is saved, and
@@ -9,28 +9,27 @@ Handlers, by the environment ("tensorflow-2.15" or "cleverhans-3"):
 
 from __future__ import annotations
 
+import importlib
+from functools import partial
 from typing import Any
 
 Values = dict[str, Any]
 Arrays = dict[str, Any]
 
-try:
-    import neural_structured_learning  # noqa: F401
-except ImportError:
-    import cleverhans3  # type: ignore[import-not-found]
+_MODULES = {"nsl": "nsl", "cleverhans-tf2": "cleverhans_tf2", "cleverhans3": "cleverhans3"}
+_METHODS = ("versions", "load", "perturb", "train", "function", "oracle", "training_truth")
 
-    LIBRARIES = {"cleverhans3": cleverhans3}
-    tf = cleverhans3.tf
-else:
-    import cleverhans_tf2  # type: ignore[import-not-found]
-    import nsl  # type: ignore[import-not-found]
 
-    LIBRARIES = {"nsl": nsl, "cleverhans-tf2": cleverhans_tf2}
-    tf = nsl.tf
+def _call(library: str, method: str, params: Values, arrays: Arrays) -> tuple[Values, Arrays]:
+    found: tuple[Values, Arrays]
+    found = importlib.import_module(_MODULES[library]).HANDLERS[method](params, arrays)
+    return found
 
 
 def build(params: Values, arrays: Arrays) -> tuple[Values, Arrays]:
     """Saves a drawn model, with its logits and with probabilities that hide them."""
+    import tensorflow as tf  # here, where it is version 2
+
     layers = tf.keras.layers
     inputs = [layers.Input(shape, name=name) for name, shape in params["inputs"].items()]
     flow = layers.Concatenate(name="joined")(inputs) if len(inputs) > 1 else inputs[0]
@@ -56,8 +55,8 @@ def build(params: Values, arrays: Arrays) -> tuple[Values, Arrays]:
 HANDLERS = {
     "build": build,
     **{
-        f"{library}.{method}": handler
-        for library, module in LIBRARIES.items()
-        for method, handler in module.HANDLERS.items()
+        f"{library}.{method}": partial(_call, library, method)
+        for library in _MODULES
+        for method in _METHODS
     },
 }

@@ -1,6 +1,6 @@
 # mypy: ignore-errors
 # (runs where TensorFlow is installed and the port is not)
-"""Trains Keras models by NSL's own compile and fit, inside the "tensorflow-2.15" environment.
+"""Trains Keras models by NSL's own compile and fit.
 
 Serves the handlers of ``torchfgsm/originals/workers/nsl.py`` and two more:
 

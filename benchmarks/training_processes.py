@@ -55,7 +55,7 @@ class ProcessWay:
     note: str = ""
 
 
-_TENSORFLOW = Process("tensorflow-2.15", "training_tensorflow_worker.py")
+_TENSORFLOW = Process("keras-2", "training_tensorflow_worker.py")
 _PLAIN = Process(Path(sys.executable), "training_torch_worker.py")
 _KEPT = Process(Path(sys.executable), "training_torch_worker.py", tuple(KEPT_MEMORY.items()))
 

@@ -31,15 +31,15 @@ from torchfgsm import (
 )
 from torchfgsm.converters import ConvertedModel
 from torchfgsm.converters.ops.normalization import KerasBatchNorm
-from torchfgsm.originals import Worker
+from torchfgsm.originals import KERAS_2, Worker
 
 Array = npt.NDArray[Any]
 Precision = Literal["float32", "float64"]
 _CLASSES = 10
 _HERE = Path(__file__).parent
 _WORKERS = {
-    "nsl": ("tensorflow-2.15", _HERE / "nsl_training_worker.py"),
-    "cleverhans3": ("cleverhans-3", _HERE / "cleverhans3_training_worker.py"),
+    "nsl": _HERE / "nsl_training_worker.py",
+    "cleverhans3": _HERE / "cleverhans3_training_worker.py",
 }
 _NSL_NORMS = {"linf": "infinity", "l2": "l2", "l1": "l1"}
 _ORDERS = {"linf": math.inf, "l2": 2, "l1": 1}
@@ -160,7 +160,7 @@ class Trainings:
     def worker(self, library: Library) -> Worker:
         """The process of an original, started on first use."""
         if library not in self._workers:
-            self._workers[library] = self._open.enter_context(Worker(*_WORKERS[library]))
+            self._workers[library] = self._open.enter_context(Worker(KERAS_2, _WORKERS[library]))
         return self._workers[library]
 
     def row(self, *, library: str, **fields: Any) -> Row:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torchfgsm.converters.annotating import annotate
 from torchfgsm.converters.annotation import Annotation, Array
 from torchfgsm.converters.errors import ConversionError, named
-from torchfgsm.converters.formats import HDF5, KERAS_3, needs
+from torchfgsm.converters.formats import HDF5, needs
 from torchfgsm.converters.inference import infer
 from torchfgsm.converters.options import Options
-from torchfgsm.converters.tensorflow_python import python_with
+from torchfgsm.converters.tensorflow_python import own_python
 from torchfgsm.converters.tensorflow_side.messages import cause
 from torchfgsm.converters.writing import refuse_size
+from torchfgsm.originals.environment import KERAS_3
 
 if TYPE_CHECKING:
     from torchfgsm.originals.process import Reply, Worker
@@ -105,10 +106,10 @@ def exporter(
         EnvironmentUnavailable: the TensorFlow environment cannot be had.
     """
     options = options or Options()
-    environment, form = needs(path, allow_unsafe=options.allow_unsafe)
+    runtime, form = needs(path, allow_unsafe=options.allow_unsafe)
     with contextlib.ExitStack() as stack:
         options.report("starting TensorFlow")
-        process = worker or stack.enter_context(_worker(environment, options))
+        process = worker or stack.enter_context(_worker(runtime, options))
         if path.suffix in HDF5:
             look = Exporter(process, path, form).call("look", path=str(path))
             if worker is None and not str(look.values["keras_version"]).startswith("2"):
@@ -117,10 +118,10 @@ def exporter(
         yield Exporter(process, path, form, options)
 
 
-def _worker(environment: str, options: Options) -> Worker:
+def _worker(runtime: str, options: Options) -> Worker:
     from torchfgsm.originals.process import Worker
 
-    return Worker(python_with(environment), WORKER, timeout=options.timeout)
+    return Worker(runtime, WORKER, python=own_python(runtime), timeout=options.timeout)
 
 
 def _listed(names: Sequence[str] | None) -> list[str] | None:

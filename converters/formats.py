@@ -6,9 +6,8 @@ from pathlib import Path
 
 from torchfgsm.converters.errors import ConversionError
 from torchfgsm.converters.tensorflow_side.archives import read_json
+from torchfgsm.originals.environment import KERAS_2, KERAS_3
 
-KERAS_2 = "tensorflow-2.15"
-KERAS_3 = "tensorflow-2.21"
 HDF5 = (".h5", ".hdf5")
 _FIRST_WITH_KERAS_3 = (2, 16)
 # In saved_model.proto: SavedModel.meta_graphs, MetaGraphDef.meta_info_def, its tensorflow_version.
@@ -31,7 +30,7 @@ def form_of(path: Path, *, allow_unsafe: bool = False) -> str:
 
 
 def needs(path: Path, *, allow_unsafe: bool = False) -> tuple[str, str]:
-    """Returns the environment and the form of a model file that TensorFlow reads.
+    """Returns the runtime and the form of a model file that TensorFlow reads.
 
     Raises:
         ConversionError: as :func:`form_of`.

@@ -8,35 +8,36 @@ import sys
 from importlib.metadata import Distribution
 from pathlib import Path
 
-from torchfgsm.converters.formats import KERAS_2
-from torchfgsm.originals.environment import ENVIRONMENTS
+from torchfgsm.originals.environment import KERAS_2, RUNTIMES
 
 _TENSORFLOW = ("tensorflow", "tensorflow-cpu", "tensorflow-macos", "tensorflow-intel")
 _OLDEST_TF2ONNX = (1, 16)
 
 
-def python_with(environment: str) -> str | Path:
-    """Returns what a worker is to run in: this interpreter, or an environment's name.
+def own_python(runtime: str) -> Path | None:
+    """Returns this interpreter where a worker can run in it, else None.
 
-    This interpreter serves where its packages hold tf2onnx and a TensorFlow that fits: 2.15 for
-    Keras 2, 2.16 or later with Keras 3. Nothing is imported to find out. The variable that names
-    the environment's interpreter goes first.
+    It can where the packages hold tf2onnx and a TensorFlow that fits: for Keras 2 version 2.15, or
+    a later one beside tf-keras; for Keras 3 version 2.16 or later. Nothing is imported to find out.
+    The variable that names the environment's interpreter goes first.
     """
-    if os.environ.get(ENVIRONMENTS[environment].variable):
-        return environment
+    if os.environ.get(RUNTIMES[runtime].variable):
+        return None
     # A worker sees no more than these folders: neither PYTHONPATH nor the user's own packages.
     folders = site.getsitepackages()
-    return Path(sys.executable) if fits(environment, folders) else environment
+    return Path(sys.executable) if fits(runtime, folders) else None
 
 
-def fits(environment: str, folders: list[str]) -> bool:
-    """Whether the packages in these folders do what the environment is made for."""
+def fits(runtime: str, folders: list[str]) -> bool:
+    """Whether the packages in these folders do what the runtime is made for."""
     found = [_version(name, folders) for name in _TENSORFLOW]
     tensorflow = next((version for version in found if version), ())
     if _version("tf2onnx", folders) < _OLDEST_TF2ONNX:
         return False
-    if environment == KERAS_2:
+    if runtime == KERAS_2 and not _version("tf-keras", folders):
         return tensorflow[:2] == (2, 15)
+    if runtime == KERAS_2:
+        return tensorflow >= (2, 16)
     return tensorflow >= (2, 16) and _version("keras", folders) >= (3,)
 
 

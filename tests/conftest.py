@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torchfgsm.parity.run import Converted
 
 
-KERAS_2 = "tensorflow-2.15"
+KERAS_2 = "keras-2"
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,19 +1,21 @@
 """What CleverHans 3 itself prints for sections of docs/differences.md, as JSON.
 
-Runs inside the "cleverhans-3" environment, on the page's own model and batch.
+Runs with the originals' packages, on the page's own model and batch.
 """
 
 # The imports below have an order of their own: see torchfgsm/originals/workers/cleverhans3.py.
 # ruff: noqa: E402
 import json
 import sys
+from pathlib import Path
 
-import tensorflow
-import tensorflow_addons  # noqa: F401
+# The originals' workers, which say what stands in for what TensorFlow does not have any more.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "torchfgsm" / "originals" / "workers"))
+import stand_ins
 
-tf = tensorflow.compat.v1
-tf.disable_v2_behavior()
-sys.modules["tensorflow"] = tf
+stand_ins.keras_2()
+stand_ins.cleverhans_3()
+tf = stand_ins.tensorflow_1()
 
 import numpy as np
 from cleverhans.attacks import FastGradientMethod

@@ -1,10 +1,20 @@
 """Keras' losses by name and as objects, and NSL's training loss of them, as JSON.
 
-Runs inside the "tensorflow-2.15" environment: JSON in by a file, JSON out on stdout.
+Runs with the originals' packages: JSON in by a file, JSON out on stdout.
 """
 
+# The stand-ins are needed by the imports after them.
+# ruff: noqa: E402
 import json
 import sys
+from pathlib import Path
+
+# The originals' workers, which say what stands in for what TensorFlow does not have any more.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "torchfgsm" / "originals" / "workers"))
+import stand_ins
+
+stand_ins.keras_2()
+stand_ins.estimator()
 
 import neural_structured_learning as nsl
 import numpy as np

@@ -1,10 +1,19 @@
 """Keras models with heads, their losses by Keras and by NSL, as JSON and arrays.
 
-Runs inside the "tensorflow-2.15" environment: writes `<case>.keras` and `<case>.npz` into a folder.
+Runs with the originals' packages: writes `<case>.keras` and `<case>.npz` into a folder.
 """
 
+# The stand-ins are needed by the imports after them.
+# ruff: noqa: E402
 import sys
 from pathlib import Path
+
+# The originals' workers, which say what stands in for what TensorFlow does not have any more.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "torchfgsm" / "originals" / "workers"))
+import stand_ins
+
+stand_ins.keras_2()
+stand_ins.estimator()
 
 import neural_structured_learning as nsl
 import numpy as np

@@ -1,10 +1,10 @@
 # mypy: ignore-errors
 """Builds small Keras models for tests, inside a TensorFlow environment.
 
-Runs with Keras 2.15 ("tensorflow-2.15", "cleverhans-3") and Keras 3 ("tensorflow-2.21"). Handlers:
+Runs with Keras 2 and Keras 3. Handlers:
 
     build(kind, path, seed=0) -> values input_names, input_shapes, weights (names);
-        the model is saved at path (.keras, .h5, or a SavedModel folder with Keras 2.15).
+        the model is saved at path (.keras, .h5, or a SavedModel folder with Keras 2).
         All weights are random, the moving statistics of BatchNormalization too.
     outputs(path; x/<name>...) -> arrays y/<i>: the saved model's predictions.
 

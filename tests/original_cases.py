@@ -36,7 +36,7 @@ def one_hot(labels: Array, classes: int) -> Array:
 @contextmanager
 def zoo(folder: Path) -> Iterator[ModelPath]:
     """Gives the path of a saved Keras model by its kind, built in ``folder`` on first use."""
-    with Worker("tensorflow-2.15", ZOO) as worker:
+    with Worker("keras-2", ZOO) as worker:
 
         def path_of(kind: str, suffix: str = ".keras") -> str:
             path = folder / f"{kind}{suffix}"

@@ -26,8 +26,8 @@ from torchfgsm.converters import (  # noqa: E402
     writing,
 )
 from torchfgsm.converters.annotation import Annotation, Penalty  # noqa: E402
-from torchfgsm.converters.formats import KERAS_2, KERAS_3  # noqa: E402
-from torchfgsm.converters.tensorflow_python import fits, python_with  # noqa: E402
+from torchfgsm.converters.tensorflow_python import fits, own_python  # noqa: E402
+from torchfgsm.originals.environment import KERAS_2, KERAS_3  # noqa: E402
 
 Capture = pytest.CaptureFixture[str]
 
@@ -239,6 +239,16 @@ def _distribution(folder: Path, name: str, version: str) -> None:
     ("packages", "keras_2", "keras_3"),
     [
         ({"tensorflow": "2.15.1", "keras": "2.15.0", "tf2onnx": "1.17.0"}, True, False),
+        (
+            {
+                "tensorflow": "2.21.0",
+                "keras": "3.15.1",
+                "tf-keras": "2.21.0",
+                "tf2onnx": "1.17.0",
+            },
+            True,
+            True,
+        ),
         ({"tensorflow-cpu": "2.21.0", "keras": "3.15.1", "tf2onnx": "1.17.0"}, False, True),
         ({"tensorflow": "2.16.0rc0", "keras": "3.0.0", "tf2onnx": "1.16.1"}, False, True),
         ({"tensorflow": "2.21.0", "keras": "3.15.1"}, False, False),
@@ -258,9 +268,9 @@ def test_the_users_own_tensorflow_serves_where_it_fits(
     assert fits(KERAS_2, [str(tmp_path)]) is keras_2
     assert fits(KERAS_3, [str(tmp_path)]) is keras_3
     monkeypatch.setattr("site.getsitepackages", lambda: [str(tmp_path)])
-    assert isinstance(python_with(KERAS_3), Path) is keras_3
+    assert isinstance(own_python(KERAS_3), Path) is keras_3
     monkeypatch.setenv("TORCHFGSM_PYTHON_TENSORFLOW_2_21", "/elsewhere/python")
-    assert python_with(KERAS_3) == KERAS_3
+    assert own_python(KERAS_3) is None
 
 
 def test_a_model_without_weights_takes_any_float(tmp_path: Path) -> None:

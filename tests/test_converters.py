@@ -204,7 +204,7 @@ def test_unsupported_operations_are_named(tmp_path: Path, node: Any, message: st
 
 
 def test_the_environment_follows_the_file(tmp_path: Path) -> None:
-    for version, environment in (("2.15.0", "tensorflow-2.15"), ("3.15.1", "tensorflow-2.21")):
+    for version, environment in (("2.15.0", "keras-2"), ("3.15.1", "keras-3")):
         path = tmp_path / f"{version}.keras"
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("metadata.json", json.dumps({"keras_version": version}))
@@ -212,13 +212,13 @@ def test_the_environment_follows_the_file(tmp_path: Path) -> None:
     folder = tmp_path / "saved"
     folder.mkdir()
     (folder / "saved_model.pb").touch()
-    assert needs(folder) == ("tensorflow-2.21", "saved_model")
+    assert needs(folder) == ("keras-3", "saved_model")
     metadata = folder / "keras_metadata.pb"
     metadata.write_bytes(b'{"class_name": "Dense"}')
-    assert needs(folder) == ("tensorflow-2.15", "keras")
+    assert needs(folder) == ("keras-2", "keras")
     # Keras would run the layer's Python code; the graph alone is read instead.
     metadata.write_bytes(b'{"class_name": "Lambda"}')
-    assert needs(folder) == ("tensorflow-2.21", "saved_model")
+    assert needs(folder) == ("keras-3", "saved_model")
 
 
 def test_a_saved_model_names_the_tensorflow_that_wrote_it(tmp_path: Path) -> None:
@@ -226,12 +226,12 @@ def test_a_saved_model_names_the_tensorflow_that_wrote_it(tmp_path: Path) -> Non
         size = len(content)
         return bytes([number << 3 | 2, size & 127 | 128, size >> 7]) + content
 
-    for version, environment in (("1.15.0", "2.15"), ("2.4.1", "2.15"), ("2.16.0-rc0", "2.21")):
+    for version, keras in (("1.15.0", "2"), ("2.4.1", "2"), ("2.16.0-rc0", "3")):
         # Before it in its message: the same field in one inside, and eight bytes of a number.
         info = field(2, field(5, b"2.0.0")) + b"\x31" + bytes(8) + field(5, version.encode())
         contents = b"\x08\x01" + field(2, field(1, info) + field(2, bytes(300)))
         (tmp_path / "saved_model.pb").write_bytes(contents)
-        assert needs(tmp_path) == (f"tensorflow-{environment}", "saved_model")
+        assert needs(tmp_path) == (f"keras-{keras}", "saved_model")
         for broken in (contents[:4], b"\xff" * 9, b"\x07" + contents, contents[:-302] + b"\xff"):
             (tmp_path / "saved_model.pb").write_bytes(broken)
             needs(tmp_path)

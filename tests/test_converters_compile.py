@@ -36,7 +36,7 @@ class Models:
         return self.made[kind]
 
 
-@pytest.fixture(scope="module", params=["tensorflow-2.15", "tensorflow-2.21"])
+@pytest.fixture(scope="module", params=["keras-2", "keras-3"])
 def models(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Models]:

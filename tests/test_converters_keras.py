@@ -25,7 +25,7 @@ class Keras:
     """One TensorFlow process; each model is exported once."""
 
     def __init__(self, environment: str, folder: Path) -> None:
-        self.version = 2 if environment == "tensorflow-2.15" else 3
+        self.version = 2 if environment == "keras-2" else 3
         self.worker = Worker(environment, SCRIPT)
         self.folder = folder
         self._replies: dict[tuple[str, str], Reply] = {}
@@ -51,7 +51,7 @@ class Keras:
         return f"{plain}:0" if self.version == 2 else plain
 
 
-@pytest.fixture(scope="module", params=["tensorflow-2.15", "tensorflow-2.21"])
+@pytest.fixture(scope="module", params=["keras-2", "keras-3"])
 def keras(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Keras]:

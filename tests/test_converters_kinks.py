@@ -23,7 +23,7 @@ WORKER = Path(__file__).with_name("kinks_worker.py")
 POINTS = (-7, -6, -4, -3, -2.5, -1, -0.5, -0.25, 0, 0.25, 0.5, 1, 2, 2.5, 3, 4, 6, 7)
 
 
-@pytest.fixture(scope="module", params=["tensorflow-2.15", "tensorflow-2.21"])
+@pytest.fixture(scope="module", params=["keras-2", "keras-3"])
 def compared(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[str], Compared]]:

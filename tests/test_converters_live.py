@@ -49,7 +49,7 @@ class Zoo:
     """One TensorFlow process that builds, converts and trains models; each model once."""
 
     def __init__(self, environment: str, folder: Path) -> None:
-        self.keras = 2 if environment == "tensorflow-2.15" else 3
+        self.keras = 2 if environment == "keras-2" else 3
         self.worker = Worker(environment, ZOO)
         self.folder = folder
         self.models: dict[str, ConvertedModel] = {}
@@ -70,7 +70,7 @@ class Zoo:
         return copy.deepcopy(self.models[kind])
 
 
-@pytest.fixture(scope="module", params=["tensorflow-2.15", "tensorflow-2.21"])
+@pytest.fixture(scope="module", params=["keras-2", "keras-3"])
 def zoo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zoo]:
     try:
         zoo = Zoo(request.param, tmp_path_factory.mktemp("models"))
@@ -278,7 +278,7 @@ def test_the_graph_of_a_saved_model_is_judged_in_float64(zoo: Zoo) -> None:
     export = {} if zoo.keras == 2 else {"export": True}
     folder = zoo.build("batch_norms", "_graph", **export)
     (folder / "keras_metadata.pb").unlink(missing_ok=True)
-    environment = "tensorflow-2.15" if zoo.keras == 2 else "tensorflow-2.21"
+    environment = "keras-2" if zoo.keras == 2 else "keras-3"
     assert needs(folder) == (environment, "saved_model")
     with exporter(folder, zoo.worker) as source:
         graph, annotation = source.export()

@@ -29,7 +29,12 @@ from torchfgsm.converters import (
     from_tflite,
     load,
 )
-from torchfgsm.originals.environment import ENVIRONMENTS, EnvironmentUnavailable, existing_python
+from torchfgsm.originals.environment import (
+    KERAS_3,
+    RUNTIMES,
+    EnvironmentUnavailable,
+    existing_python,
+)
 from torchfgsm.originals.process import Worker
 
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("one_thread")]
@@ -53,7 +58,7 @@ class Routes:
     """One TensorFlow process, and the models that it wrote."""
 
     def __init__(self, environment: str, folder: Path) -> None:
-        self.keras = 2 if environment == "tensorflow-2.15" else 3
+        self.keras = 2 if environment == "keras-2" else 3
         self.worker = Worker(environment, SCRIPT)
         self.folder = folder
         self.cnn = self.build("cnn", *FORMS)
@@ -67,7 +72,7 @@ class Routes:
         return load(path, worker=self.worker, **options)
 
 
-@pytest.fixture(scope="module", params=["tensorflow-2.15", "tensorflow-2.21"])
+@pytest.fixture(scope="module", params=["keras-2", "keras-3"])
 def routes(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Routes]:
     try:
         found = Routes(request.param, tmp_path_factory.mktemp("models"))
@@ -218,7 +223,7 @@ print("converted", "torchvision" in sys.modules)
 
 def test_a_keras_3_model_is_converted_where_it_lives() -> None:
     """TensorFlow is imported first: torchvision beside it would end the process."""
-    python = existing_python(ENVIRONMENTS["tensorflow-2.21"])
+    python = existing_python(RUNTIMES[KERAS_3])
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     packages = python and python.parent.parent / "lib" / version / "site-packages"
     if packages is None or not packages.is_dir():

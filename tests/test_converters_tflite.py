@@ -19,7 +19,7 @@ pytestmark = pytest.mark.live
 @pytest.fixture(scope="module")
 def worker() -> Iterator[Worker]:
     try:
-        worker = Worker("tensorflow-2.21", Path(__file__).with_name("tflite_worker.py"))
+        worker = Worker("keras-3", Path(__file__).with_name("tflite_worker.py"))
     except EnvironmentUnavailable as error:
         pytest.skip(str(error))
     with worker:
@@ -57,7 +57,7 @@ def test_the_gradient_of_a_vector_of_no_length_is_tensorflows(
 
 def test_a_file_that_is_not_verified_keeps_its_batch_size(worker: Worker, tmp_path: Path) -> None:
     path, x = written(worker, "CONV_2D", tmp_path, batch=1), torch.rand(3, 1, 4)
-    assert load(path, worker=worker)(x).shape[0] == 3  # type: ignore[union-attr]
+    assert load(path, worker=worker)(x).shape[0] == 3
     model = load(path, worker=worker, verify=False)
     assert "written for batches of 1; others are refused" in str(model)
     with pytest.raises(ValueError, match=r"expected \(1, 1, 4\) .* batches of that one size"):

@@ -26,19 +26,17 @@ from documentation import (
 from public_api import MODULES, names
 
 from torchfgsm.cli import main
-from torchfgsm.originals.environment import EnvironmentUnavailable, python_for
+from torchfgsm.originals import KERAS_2, WORKERS, EnvironmentUnavailable, python_for
 
 COMMANDS = ("attack", "compare", "convert", "demo", "env", "explain", "translate")
-# What a block needs -> the environment that has it, and what goes before its first line.
-_AS_TENSORFLOW_1 = """\
-import sys, tensorflow, tensorflow_addons
-tensorflow.compat.v1.disable_v2_behavior()
-sys.modules["tensorflow"] = tensorflow.compat.v1
-"""
+# What a block needs -> what goes before its first line, where TensorFlow is today's.
+_PREPARED = (
+    f"import sys; sys.path.append({str(WORKERS)!r}); import stand_ins; stand_ins.keras_2()\n"
+)
 ORIGINALS = {
-    "TensorFlow 2.15 and NSL": ("tensorflow-2.15", ""),
-    "TensorFlow 2 and CleverHans 4": ("tensorflow-2.15", ""),
-    "TensorFlow 1 and CleverHans 3": ("cleverhans-3", _AS_TENSORFLOW_1),
+    "TensorFlow 2.15 and NSL": "stand_ins.estimator()\n",
+    "TensorFlow 2 and CleverHans 4": "",
+    "TensorFlow 1 and CleverHans 3": "stand_ins.cleverhans_3(); stand_ins.tensorflow_1()\n",
 }
 WITH_CODE = [page for page in PAGES if blocks(page)]
 OF_ORIGINALS = [
@@ -131,10 +129,10 @@ def test_code_prints_what_the_page_shows(page: str, monkeypatch: pytest.MonkeyPa
         assert output == block.text, block.code
 
 
-def run_original(environment: str, *arguments: str) -> str:
-    """What a program prints inside of an original's environment."""
+def run_original(*arguments: str) -> str:
+    """What a program prints beside the originals' packages."""
     try:
-        python = python_for(environment)
+        python = python_for(KERAS_2)
     except EnvironmentUnavailable as error:
         pytest.skip(str(error))
     done = subprocess.run([str(python), *arguments], capture_output=True, text=True, timeout=300)
@@ -152,21 +150,16 @@ def test_originals_print_what_this_package_prints(page: str, block: Block) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize(("page", "block"), OF_ORIGINALS)
 def test_originals_print_what_the_page_shows(page: str, block: Block) -> None:
-    environment, before = ORIGINALS[block.needs]
-    assert run_original(environment, "-c", before + block.code) == block.text
+    before = _PREPARED + ORIGINALS[block.needs]
+    assert run_original("-c", before + block.code) == block.text
 
 
 @pytest.mark.live
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("worker", "environment"),
-    [("nsl", "tensorflow-2.15"), ("cleverhans3", "cleverhans-3")],
-)
-def test_originals_print_the_lines_of_the_page_of_differences(
-    worker: str, environment: str
-) -> None:
+@pytest.mark.parametrize("worker", ["nsl", "cleverhans3"])
+def test_originals_print_the_lines_of_the_page_of_differences(worker: str) -> None:
     script = ROOT / "tests" / f"differences_{worker}_worker.py"
-    sections = json.loads(run_original(environment, str(script)))
+    sections = json.loads(run_original(str(script)))
     page = (DOCS / "differences.md").read_text(encoding="utf-8")
     texts = {part.split("\n")[0]: part for part in page.split("\n### ")}
     assert len(sections) >= 8

@@ -59,7 +59,7 @@ class Hostile:
     """One TensorFlow process, and the files that it wrote."""
 
     def __init__(self, environment: str, folder: Path) -> None:
-        self.keras = 2 if environment == "tensorflow-2.15" else 3
+        self.keras = 2 if environment == "keras-2" else 3
         self.worker = Worker(environment, SCRIPT)
         self.folder, self.canary = folder, folder / "canary"
 
@@ -97,7 +97,7 @@ class Hostile:
             return json.loads(archive.read("config.json"))
 
 
-@pytest.fixture(scope="module", params=["tensorflow-2.15", "tensorflow-2.21"])
+@pytest.fixture(scope="module", params=["keras-2", "keras-3"])
 def hostile(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Hostile]:
     try:
         found = Hostile(request.param, tmp_path_factory.mktemp("hostile"))

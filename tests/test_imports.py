@@ -25,6 +25,7 @@ HEAVY = {
     "tensorflow",
     "tf2onnx",
     "torchvision",
+    "uv",
 }
 
 

@@ -25,7 +25,7 @@ pytest.importorskip("filelock")
 from attack_files import classes, inputs, write_model
 
 from torchfgsm import cli
-from torchfgsm.originals import ENVIRONMENTS
+from torchfgsm.originals import ENVIRONMENTS, installer
 
 ROOT = Path(__file__).parent.parent
 SAYS = {
@@ -140,8 +140,8 @@ def test_while_an_environment_is_created(
     capsys: Capture, place: Place, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uv = place.folder / "bin" / "uv"
-    place.script(uv, f"[ $1 = pip ] && hang\nexec {sys.executable} -I -m venv --without-pip $4")
-    monkeypatch.setenv("PATH", f"{uv.parent}{os.pathsep}{os.environ['PATH']}")
+    place.script(uv, f"[ $1 = pip ] && hang\nexec {sys.executable} -I -m venv --without-pip $5")
+    monkeypatch.setattr(installer, "program", lambda: str(uv))
     broken_off(capsys, place, number, "convert")
     left = (place.folder / "cache" / "environments").iterdir()
     assert [path.suffix for path in left] == [".lock"]

@@ -100,15 +100,15 @@ def test_a_driver_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, fault: E
 def test_environments_that_exist_or_are_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    first, second, third = environment.ENVIRONMENTS.values()
+    first, second = environment.ENVIRONMENTS.values()
+    assert machine.describe()["environments"] == {first.name: None, second.name: None}
     monkeypatch.setenv(first.variable, "/some/python")
-    folder = tmp_path / "environments" / environment._folder_name(second, second.pythons[1])
+    folder = tmp_path / "environments" / second.folder_name
     (folder / "bin").mkdir(parents=True)
     (folder / "bin" / "python").touch()
     assert machine.describe()["environments"] == {
         first.name: "/some/python",
         second.name: str(folder / "bin" / "python"),
-        third.name: None,
     }
 
 

@@ -154,7 +154,7 @@ class TensorFlow:
         return path.read_bytes()
 
 
-@pytest.fixture(scope="module", params=["tensorflow-2.15", "tensorflow-2.21"])
+@pytest.fixture(scope="module", params=["keras-2", "keras-3"])
 def tensorflow(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[TensorFlow]:
     try:
         found = TensorFlow(request.param, tmp_path_factory.mktemp("models"))

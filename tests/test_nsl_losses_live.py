@@ -115,7 +115,7 @@ DICTS = {
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     try:
-        python = python_for("tensorflow-2.15")
+        python = python_for("keras-2")
     except EnvironmentUnavailable as error:
         pytest.skip(str(error))
     path = tmp_path_factory.mktemp("losses") / "cases.npz"

@@ -22,6 +22,7 @@ from processes import MARK, marked, wait_until
 from torchfgsm import originals
 from torchfgsm.originals.environment import (
     ENVIRONMENTS,
+    WITNESS,
     Environment,
     EnvironmentUnavailable,
     python_for,
@@ -46,23 +47,19 @@ def tiny(tmp_path: Path, cache: Path) -> Environment:
     """An environment without packages, for the Python that runs the tests."""
     requirements = tmp_path / "tiny.txt"
     requirements.write_text("# no packages\n")
-    return Environment("tiny", "nothing", (VERSION,), 1, 20, "import sys", requirements)
+    return Environment("tiny", "nothing", (VERSION, VERSION), 1, 20, "import sys", requirements)
 
 
 @pytest.fixture
 def quick(tmp_path: Path, tiny: Environment, monkeypatch: pytest.MonkeyPatch) -> Environment:
-    """The same, made by a stand-in for uv: pip, which takes seconds to install, is left out."""
-    (tmp_path / "bin").mkdir()
-    uv = tmp_path / "bin" / "uv"
-    uv.write_text(f"#!/bin/sh\n[ $1 = pip ] || exec {sys.executable} -I -m venv --without-pip $4\n")
-    uv.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    """The same, with processes that can be told apart."""
     monkeypatch.setenv(MARK, str(tmp_path))
     return tiny
 
 
 def test_every_requirement_is_pinned_and_every_file_is_used() -> None:
-    files = {environment.requirements for environment in ENVIRONMENTS.values()}
+    made = ENVIRONMENTS.values()
+    files = {file for one in made for file in (one.requirements, *one.apart)}
     assert files == set(next(iter(files)).parent.glob("*.txt"))
     pinned = re.compile(r"[\w.-]+==[\w.]+(; python_version (<|>=) \"3\.\d+\")?")
     for file in files:
@@ -74,27 +71,30 @@ def test_every_requirement_is_pinned_and_every_file_is_used() -> None:
 
 def test_the_environments_hold_what_their_text_says() -> None:
     for environment in ENVIRONMENTS.values():
-        pins = environment.requirements.read_text().lower()
+        files = (environment.requirements, *environment.apart)
+        pins = "".join(file.read_text() for file in files)
         for version in re.findall(r"\d+\.\d+\.\d+", environment.holds):
             assert f"=={version}" in pins, (environment.name, version)
 
 
 def test_an_existing_interpreter_can_be_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCHFGSM_PYTHON_TENSORFLOW_2_15", sys.executable)
-    assert python_for("tensorflow-2.15") == Path(sys.executable)
+    monkeypatch.setenv("TORCHFGSM_PYTHON_TENSORFLOW_2_21", sys.executable)
+    assert python_for("keras-2") == Path(sys.executable)
     assert not cache.exists()
 
 
 def test_a_named_interpreter_that_does_not_run_is_refused(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TORCHFGSM_PYTHON_CLEVERHANS_3", "/no/such/python")
-    with pytest.raises(EnvironmentUnavailable, match="CLEVERHANS_3 names /no/such/python, which"):
-        python_for("cleverhans-3")
+    monkeypatch.setenv("TORCHFGSM_PYTHON_TENSORFLOW_2_15", "/no/such/python")
+    with pytest.raises(
+        EnvironmentUnavailable, match="TENSORFLOW_2_15 names /no/such/python, which"
+    ):
+        python_for(WITNESS)
 
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"tensorflow-2.15, cleverhans-3, .* got 'tensorflow'"):
+    with pytest.raises(ValueError, match=r"keras-2, keras-3, tensorflow-2.15, got 'tensorflow'"):
         python_for("tensorflow")
     with pytest.raises(ValueError, match=r"nsl, cleverhans3, cleverhans-tf2, got 'foolbox'"):
         originals.start("foolbox")
@@ -105,20 +105,22 @@ def test_unknown_names_are_refused_with_the_known_ones() -> None:
 def test_without_a_suitable_python_the_text_says_how_to_get_one(
     tiny: Environment, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    old = dataclasses.replace(tiny, pythons=("3.3", "3.2"))
-    text = r"needs Python 3.3 or 3.2 .* python3.3-venv.* uv.* TORCHFGSM_PYTHON_TINY"
+    monkeypatch.setenv("UV_PYTHON_DOWNLOADS", "never")
+    old = dataclasses.replace(tiny, pythons=("3.2", "3.3"))
+    text = r"(?s)needs Python 3.2 to 3.3: install one.* TORCHFGSM_PYTHON_TINY.*>=3.2, ?<3.4"
     with pytest.raises(EnvironmentUnavailable, match=text):
         ready_python(old)
-    assert not cache.exists()
+    assert [path.suffix for path in cache.iterdir()] == [".lock"]
 
 
-@pytest.mark.parametrize("module", ["filelock", "platformdirs"])
+@pytest.mark.parametrize("module", ["filelock", "platformdirs", "uv"])
 def test_without_the_extra_the_text_says_what_to_install(
     tiny: Environment, module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if module == "platformdirs":
         monkeypatch.delenv("TORCHFGSM_CACHE")
+    if module == "uv":
+        monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(EnvironmentUnavailable, match=rf"{module}: pip install 'torchfgsm\[conv"):
         ready_python(dataclasses.replace(tiny, name="never-made"))
@@ -140,20 +142,20 @@ def test_made_once_said_beforehand_and_used_where_it_was_renamed_to(
     assert capsys.readouterr().err == ""
 
 
-def test_a_changed_pin_or_python_is_another_environment(tiny: Environment) -> None:
-    from torchfgsm.originals.environment import _folder_name
-
-    before = _folder_name(tiny, "3.11")
-    assert _folder_name(tiny, "3.10") != before
+def test_a_changed_pin_is_another_environment(tiny: Environment, tmp_path: Path) -> None:
+    before = tiny.folder_name
     tiny.requirements.write_text("# other packages\n")
-    assert _folder_name(tiny, "3.11") != before
+    assert tiny.folder_name != before
+    apart = tmp_path / "apart.txt"
+    apart.write_text("# more\n")
+    assert dataclasses.replace(tiny, apart=(apart,)).folder_name != tiny.folder_name
 
 
 def test_a_failed_creation_leaves_nothing_and_shows_the_output(
     quick: Environment, cache: Path
 ) -> None:
     failing = dataclasses.replace(quick, check="raise SystemExit('the cause')")
-    text = r"(?s)tiny could not be created: .* exit code 1.* TORCHFGSM_PYTHON_TINY .*the cause"
+    text = r"(?s)tiny \(nothing\) could not be created: .* exit code 1.* TORCHFGSM_PYTHON_TINY .*the cause"
     with pytest.raises(EnvironmentUnavailable, match=text):
         ready_python(failing)
     assert [path.suffix for path in cache.iterdir()] == [".lock"]
@@ -217,9 +219,7 @@ def test_a_creation_that_was_killed_ends_at_once_and_is_done_by_who_waits(
 
 
 def test_what_a_power_cut_leaves_is_made_anew(quick: Environment, cache: Path) -> None:
-    from torchfgsm.originals.environment import _folder_name
-
-    name = _folder_name(quick, VERSION)
+    name = quick.folder_name
     (cache / f"{name}.building-1234").mkdir(parents=True)
     (cache / name).mkdir()  # the final name without an interpreter
     (cache / f"{name}.lock").touch()
@@ -245,7 +245,7 @@ def test_a_disk_without_room_leaves_nothing(tiny: Environment, cache: Path) -> N
     process = creating(tiny, before=limit)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "EnvironmentUnavailable: environment tiny could not be created: `" in err
+    assert "EnvironmentUnavailable: environment tiny (nothing) could not be created: `" in err
     assert "File too large" in err or "SIGXFSZ" in err
     assert [path.suffix for path in cache.iterdir()] == [".lock"]
 

@@ -35,14 +35,14 @@ LOSSES = {
 def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Worker]]:
     folder = tmp_path_factory.mktemp("outputs")
     try:
-        python = str(python_for("tensorflow-2.15"))
+        python = str(python_for("keras-2"))
     except EnvironmentUnavailable as error:
         pytest.skip(str(error))
     done = subprocess.run(
         [python, str(WORKER), str(folder)], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    worker = Worker("tensorflow-2.15", WORKER_OF_EXPORT)
+    worker = Worker("keras-2", WORKER_OF_EXPORT)
     yield folder, worker
     worker.close()
 

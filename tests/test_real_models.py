@@ -62,13 +62,13 @@ def gradients_were_compared(model: ConvertedModel) -> None:
 @pytest.fixture(scope="module")
 def worker_of_keras_2() -> Iterator[Worker]:
     try:
-        with Worker("tensorflow-2.15", WORKER) as worker:
+        with Worker("keras-2", WORKER) as worker:
             yield worker
     except EnvironmentUnavailable as error:
         pytest.skip(str(error))
 
 
-@pytest.fixture(scope="module", params=["tensorflow-2.15", "tensorflow-2.21"])
+@pytest.fixture(scope="module", params=["keras-2", "keras-3"])
 def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
     try:
         with Worker(request.param, WORKER) as worker:

@@ -20,7 +20,7 @@ from torchfgsm.originals.process import Worker
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 HERE = Path(__file__).parent
-ENVIRONMENT = "tensorflow-2.21"
+ENVIRONMENT = "keras-3"
 KERAS = (
     "absl", "h5py", "h5py.libs", "keras", "markdown_it", "mdurl", "ml_dtypes", "namex", "optree",
     "packaging", "pygments", "rich",

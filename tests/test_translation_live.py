@@ -13,8 +13,7 @@ import pytest
 import torch
 from translation_runs import WORKER, Drawn, Side, drawn
 
-from benchmarks.differential_runs import ENVIRONMENTS
-from torchfgsm.originals.process import Worker
+from torchfgsm.originals import KERAS_2, Worker
 from torchfgsm.parity import digits
 from torchfgsm.parity.cases import Case
 from torchfgsm.parity.judge import judge
@@ -31,7 +30,7 @@ CONFIDENCE = {"as trained": 1.0, "confident": 3.0}
 @pytest.fixture(scope="module")
 def sides(models: Converted, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Side]]:
     """The recorded model of digits in all four libraries, also with a steeper last layer."""
-    workers = {name: Worker(name, WORKER) for name in dict.fromkeys(ENVIRONMENTS.values())}
+    workers = {version: Worker(KERAS_2, WORKER) for version in (1, 2)}
     folder, data = tmp_path_factory.mktemp("translation"), digits.batch("digits", 32)
     recorded = models.converted(Case(name="digits", library="nsl", params={}))
     try:

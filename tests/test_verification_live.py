@@ -52,7 +52,7 @@ class Case:
         return verify_with_tensorflow(model or self.model, self.exporter, None, graph or self.graph)
 
 
-@pytest.fixture(scope="module", params=["tensorflow-2.15", "tensorflow-2.21"])
+@pytest.fixture(scope="module", params=["keras-2", "keras-3"])
 def case(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Case]]:

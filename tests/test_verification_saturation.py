@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.live, pytest.mark.usefixtures("one_thread")]
 WORKER = Path(__file__).with_name("verification_worker.py")
 
 
-@pytest.fixture(scope="module", params=["tensorflow-2.15", "tensorflow-2.21"])
+@pytest.fixture(scope="module", params=["keras-2", "keras-3"])
 def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
     try:
         worker = Worker(request.param, WORKER)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.differential_runs import ENVIRONMENTS, Together
+from benchmarks.differential_runs import PROCESSES, Together
 from torchfgsm.comparison import compare
 from torchfgsm.configuration import LIBRARIES, Configuration
 from torchfgsm.originals.process import Worker
@@ -153,7 +153,7 @@ class Side:
         output: What the models give, "logits" or "probabilities".
     """
 
-    workers: Mapping[str, Worker]
+    workers: Mapping[int, Worker]
     originals: Originals
     path: Path
     model: nn.Module
@@ -161,11 +161,11 @@ class Side:
     output: Literal["logits", "probabilities"] = "logits"
 
     @classmethod
-    def of(cls, workers: Mapping[str, Worker], path: Path, model: nn.Module, data: Data) -> Side:
+    def of(cls, workers: Mapping[int, Worker], path: Path, model: nn.Module, data: Data) -> Side:
         """With the model's weights in a Keras model."""
         weights = model.keras_arrays(dict(model.named_parameters()))  # type: ignore[operator]
         hidden = path.with_name(f"{path.stem}-reshaped.keras")
-        workers["tensorflow-2.15"].call("save", weights, path=str(path), reshaped=str(hidden))
+        workers[2].call("save", weights, path=str(path), reshaped=str(hidden))
         return cls(workers, Together(workers), path, model, data)
 
     @property
@@ -182,9 +182,9 @@ class Side:
         library = translation.target.library
         if library == "cleverhans-torch":
             return self._run_torch(translation.code, arrays)
-        worker = self.workers[ENVIRONMENTS[library]]
+        worker = self.workers[PROCESSES[library]]
         options = {"model": str(self.path), "output": self.output}
-        reply = worker.call("run", arrays, code=translation.code, **options)
+        reply = worker.call("run", arrays, library=library, code=translation.code, **options)
         return dict(reply.arrays)
 
     def _run_torch(self, code: str, arrays: Mapping[str, Array]) -> dict[str, Array]:

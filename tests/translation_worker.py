@@ -1,12 +1,11 @@
 """Runs the text of translations beside the originals' workers, a process for each TensorFlow.
 
-Handlers, by the environment ("tensorflow-2.15" or "cleverhans-3"):
+Handlers, as of ``differential_worker.py`` and:
 
-    <library>.<method>(...) -> as the worker of that library (originals/workers).
     save(path, reshaped; weights by Keras' names) -> the demo's model "digits" with these weights is
         saved, and once more with a reshape behind its softmax, which hides the logits from Keras.
-    run(code, model, output; x, y, and mask) -> arrays adv, what the text leaves as x_adv; where it
-        leaves training_loss also loss and grad/<weight>.
+    run(library, code, model, output; x, y, and mask) -> arrays adv, what the text leaves as x_adv;
+        where it leaves training_loss also loss and grad/<weight>.
 """
 
 from __future__ import annotations
@@ -21,15 +20,12 @@ import numpy as np
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import differential_worker
-import keras_models
-from differential_worker import LIBRARIES, tf
-
-original = next(iter(LIBRARIES.values()))
 
 
 def save(params, arrays):
     """Saves the demo's small CNN with given weights."""
-    import demo  # needs TensorFlow 2
+    import demo
+    import tensorflow as tf
 
     model = demo._digits()
     model.set_weights([arrays[weight.name] for weight in model.weights])
@@ -43,10 +39,13 @@ def run(params, arrays):
     """Runs a text as a caller would."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return (_run_in_graph if "cleverhans3" in LIBRARIES else _run)(params, arrays)
+        return (_run_in_graph if params["library"] == "cleverhans3" else _run)(params, arrays)
 
 
 def _run(params, arrays):
+    import keras_models
+    import tensorflow as tf
+
     model = keras_models.load(params).model
     names = {name: tf.constant(array) for name, array in arrays.items()} | {"model": model}
     with tf.GradientTape() as tape:
@@ -61,9 +60,13 @@ def _run(params, arrays):
 
 
 def _run_in_graph(params, arrays):
-    with original._session(params) as session:
+    import cleverhans3
+    import keras_models
+
+    tf = cleverhans3.tf
+    with cleverhans3._session(params) as session:
         model, feed = keras_models.build(params).model, {}
-        names = {name: original._placeholder(a, None, feed) for name, a in arrays.items()}
+        names = {name: cleverhans3._placeholder(a, None, feed) for name, a in arrays.items()}
         names["model"] = model
         exec(params["code"], names)
         fetches = {"adv": names["x_adv"]}

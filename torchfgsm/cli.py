@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_allow_unsafe(compare)
     compare.add_argument("--json", action="store_true", help="write JSON to stdout")
+    _add_tensorflow(compare)
     compare.set_defaults(command=_compare)
     _add_convert(commands)
     _add_attack(commands)
@@ -81,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--all", action="store_true", help="every case, not only the main ones")
     demo.add_argument("--json", action="store_true", help="write JSON to stdout")
+    _add_tensorflow(demo)
     demo.set_defaults(command=_demo)
     env = commands.add_parser(
         "env", help="show versions, devices and settings, as a bug report needs them"
@@ -89,6 +91,16 @@ def _parser() -> argparse.ArgumentParser:
     env.set_defaults(command=_env)
     _add_translate(commands)
     return parser
+
+
+def _add_tensorflow(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tensorflow",
+        choices=("2.21", "2.15"),
+        default="2.21",
+        help="the TensorFlow that the originals run on; 2.15, a second witness, needs Python 3.10 "
+        "or 3.11; default 2.21",
+    )
 
 
 def _add_convert(commands: Any) -> None:

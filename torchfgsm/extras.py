@@ -13,6 +13,7 @@ _EXTRAS: Mapping[str, str] = MappingProxyType(
         "onnxruntime": "convert",
         "filelock": "convert",
         "platformdirs": "convert",
+        "uv": "convert",
         "sklearn": "cli",
         "jinja2": "report",
         "markupsafe": "report",

@@ -27,6 +27,7 @@ _PACKAGES = (
     "scikit-learn",
     "torchvision",
     "triton",
+    "uv",
 )
 _NVRTC = ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12", "nvidia-cuda-nvrtc-cu11")
 _PATIENCE = 20.0  # seconds; nvidia-smi is slow where the driver is not loaded yet

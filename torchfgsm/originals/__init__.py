@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torchfgsm.originals.environment import ENVIRONMENTS, EnvironmentUnavailable, python_for
+from torchfgsm.originals.environment import (
+    ENVIRONMENTS,
+    KERAS_2,
+    WITNESS,
+    EnvironmentUnavailable,
+    python_for,
+)
 from torchfgsm.originals.process import Reply, Worker, WorkerError
 
 __all__ = [
     "ENVIRONMENTS",
+    "KERAS_2",
     "LIBRARIES",
+    "TENSORFLOWS",
+    "WITNESS",
     "WORKERS",
     "EnvironmentUnavailable",
     "Reply",
@@ -19,16 +28,20 @@ __all__ = [
     "start",
 ]
 
+# The TensorFlow of the originals -> the runtime: today's, and the last that they were written for.
+TENSORFLOWS = {"2.21": KERAS_2, "2.15": WITNESS}
 WORKERS = Path(__file__).parent / "workers"
-# Library -> its environment and its script, whose docstring lists the handlers.
+# Library -> its script, whose docstring lists the handlers.
 LIBRARIES = {
-    "nsl": ("tensorflow-2.15", "nsl.py"),
-    "cleverhans3": ("cleverhans-3", "cleverhans3.py"),
-    "cleverhans-tf2": ("tensorflow-2.15", "cleverhans_tf2.py"),
+    "nsl": "nsl.py",
+    "cleverhans3": "cleverhans3.py",
+    "cleverhans-tf2": "cleverhans_tf2.py",
 }
 
 
-def start(library: str, *, timeout: float = 600.0, allow_unsafe: bool = False) -> Worker:
+def start(
+    library: str, *, timeout: float = 600.0, allow_unsafe: bool = False, runtime: str = KERAS_2
+) -> Worker:
     """Returns a worker that serves one original, in its environment (made on first use).
 
     Args:
@@ -36,6 +49,7 @@ def start(library: str, *, timeout: float = 600.0, allow_unsafe: bool = False) -
             see :func:`torchfgsm.originals.cleverhans_torch.cleverhans_torch`.
         timeout: seconds that one call may take.
         allow_unsafe: models may run the Python code that lies in their files.
+        runtime: ``KERAS_2``, or ``WITNESS`` for the older TensorFlow.
 
     Raises:
         ValueError: there is no worker for that library.
@@ -50,8 +64,7 @@ def start(library: str, *, timeout: float = 600.0, allow_unsafe: bool = False) -
                 else ""
             )
         )
-    environment, script = LIBRARIES[library]
-    worker = Worker(environment, WORKERS / script, timeout=timeout)
+    worker = Worker(runtime, WORKERS / LIBRARIES[library], timeout=timeout)
     if allow_unsafe:
         worker.call("allow_unsafe")
     return worker

@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from torchfgsm.originals.environment import EnvironmentUnavailable, python_for
+from torchfgsm.originals.environment import KERAS_2, EnvironmentUnavailable, python_for
 
-_ENVIRONMENT = "tensorflow-2.15"
 _PACKAGE = "cleverhans"
 _LOCATE = """
 import importlib.metadata, importlib.util, json
@@ -36,16 +35,19 @@ class CleverHansTorch:
     version: str
 
 
-def cleverhans_torch() -> CleverHansTorch:
+def cleverhans_torch(runtime: str = KERAS_2) -> CleverHansTorch:
     """Returns CleverHans 4.0.0's torch functions, from the files of the environment that has them.
 
     Neither ``sys.path`` nor an installed ``cleverhans`` is touched: the modules are loaded under
     the names that they import each other by, and those names are given back at once.
 
+    Args:
+        runtime: of which the environment is.
+
     Raises:
         EnvironmentUnavailable: the environment cannot be had, or lacks CleverHans.
     """
-    python = python_for(_ENVIRONMENT)
+    python = python_for(runtime)
     result = subprocess.run([python, "-I", "-c", _LOCATE], capture_output=True, text=True)
     if result.returncode != 0:
         raise EnvironmentUnavailable(

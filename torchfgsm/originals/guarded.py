@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,20 +103,22 @@ class GuardedProcess:
 
 def run(
     command: Sequence[str | Path], *, folder: Path | None = None, seconds: float | None = None,
-    stderr: int = subprocess.STDOUT,
+    env: Mapping[str, str] | None = None,
 ) -> tuple[int, str]:  # fmt: skip
-    """Runs a command to its end and returns its exit code and output.
+    """Runs a command to its end and returns its exit code and all that it printed.
 
     Args:
         command: the program and its arguments.
         folder: is removed where it is broken off.
         seconds: how long it may take; then it is killed, which its exit code says.
-        stderr: where its errors go; by default to the output.
+        env: its variables; by default this process'.
 
     Raises:
         OSError: the system refuses a process.
     """
-    process = GuardedProcess(command, folder=folder, stdout=subprocess.PIPE, stderr=stderr)
+    process = GuardedProcess(
+        command, folder=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env
+    )
     try:
         output = process.output(seconds)
     except subprocess.TimeoutExpired:

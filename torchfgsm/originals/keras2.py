@@ -1,24 +1,23 @@
-"""Keras 3 models for the originals, which run on Keras 2.15: the same model in a file of its."""
+"""Keras 3 models for the originals, which run on Keras 2: the same model in a file of its."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from torchfgsm.converters.tensorflow_side.archives import read_json
+from torchfgsm.originals.environment import KERAS_3
 from torchfgsm.originals.process import Worker, WorkerError
 
-KERAS_2 = "tensorflow-2.15"
-KERAS_3 = "tensorflow-2.21"
 TOLERANCE = 1e-5  # of the largest output; float32 sums in another order stay below 1e-6
-# Seconds; Keras 2.15 searches without end for a call that a configuration does not have.
+# Seconds; Keras 2 searches without end for a call that a configuration does not have.
 _PATIENCE = 200.0
-_WORKERS = Path(__file__).parent / "workers"
+_REBUILDING = Path(__file__).parent / "workers" / "rebuilding.py"
 
 
 def keras2_file(path: Path, folder: Path, *, allow_unsafe: bool = False) -> Path:
-    """Returns a file with the model of ``path`` that Keras 2.15 reads.
+    """Returns a file with the model of ``path`` that Keras 2 reads.
 
-    A Keras 3 model is rebuilt layer by layer with its weights; the file that Keras 2.15 wrote and
+    A Keras 3 model is rebuilt layer by layer with its weights; the file that Keras 2 wrote and
     read again must give the outputs that Keras 3 gives, within ``TOLERANCE``. Any other path is
     returned as it is, unreadable files too: reading them says what is the matter.
 
@@ -29,8 +28,8 @@ def keras2_file(path: Path, folder: Path, *, allow_unsafe: bool = False) -> Path
 
     Raises:
         ValueError: a SavedModel without its Keras model or with a Lambda layer; a Keras 3 layer or
-            setting that Keras 2.15 lacks; outputs that differ.
-        EnvironmentUnavailable: one of the two TensorFlow environments cannot be had.
+            setting that Keras 2 lacks; outputs that differ.
+        EnvironmentUnavailable: the TensorFlow environment cannot be had.
     """
     if path.is_dir():
         _refuse_graph(path, allow_unsafe)
@@ -44,24 +43,22 @@ def keras2_file(path: Path, folder: Path, *, allow_unsafe: bool = False) -> Path
         raise ValueError(f"{path}: {error.message}") from error
     if not difference <= TOLERANCE:  # also where it is no number
         raise ValueError(
-            f"{path}: the originals cannot run this Keras 3 model: rebuilt in Keras 2.15 its "
+            f"{path}: the originals cannot run this Keras 3 model: rebuilt in Keras 2 its "
             f"outputs differ by {difference:.1e} of the largest (at most {TOLERANCE:g} expected)"
         )
     return file
 
 
 def _rebuild(path: Path, file: Path, allow_unsafe: bool) -> float:
-    """Writes the model as Keras 2.15 has it; returns how far its outputs are from Keras 3's."""
-    with Worker(KERAS_3, _WORKERS / "keras3.py") as new:
-        model = new.call("describe", model=str(path), allow_unsafe=allow_unsafe)
-    with Worker(KERAS_2, _WORKERS / "keras2.py", timeout=_PATIENCE) as old:
-        reply = old.call("rebuild", model.arrays, path=str(file), **model.values)
+    """Writes the model as Keras 2 has it; returns how far its outputs are from Keras 3's."""
+    with Worker(KERAS_3, _REBUILDING, timeout=_PATIENCE) as worker:
+        reply = worker.call("rebuild", model=str(path), path=str(file), allow_unsafe=allow_unsafe)
     return float(reply.values["difference"])
 
 
 def _is_keras_3(path: Path) -> bool:
     if path.suffix == ".h5":
-        with Worker(KERAS_2, _WORKERS / "keras2.py") as worker:
+        with Worker(KERAS_3, _REBUILDING) as worker:
             version = worker.call("version", path=str(path)).values["keras_version"]
         return str(version).startswith("3")
     try:

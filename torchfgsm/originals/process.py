@@ -20,7 +20,7 @@ from typing import Any
 import numpy.typing as npt
 
 from torchfgsm.originals import memory
-from torchfgsm.originals.environment import python_for
+from torchfgsm.originals.environment import KERAS_3, python_for
 from torchfgsm.originals.guarded import GuardedProcess, ending
 from torchfgsm.originals.workers import frames
 
@@ -71,9 +71,10 @@ class Worker:
     ends with this process, too, however that ends, and takes its temporary files along.
 
     Args:
-        environment: a name for :func:`~torchfgsm.originals.environment.python_for`, or the path
-            of an interpreter.
+        runtime: a key of :data:`~torchfgsm.originals.environment.RUNTIMES`, or the path of an
+            interpreter that is to run the script without TensorFlow.
         script: a Python file that defines ``HANDLERS`` (see ``workers/serve.py``).
+        python: the interpreter of another environment, which serves as well.
         timeout: seconds that one call may take, the loading of the script included.
         memory_limit: bytes that it may have in memory; by default what the variable
             TORCHFGSM_MEMORY_LIMIT says in gigabytes, or nine tenths of the machine's memory.
@@ -86,9 +87,10 @@ class Worker:
 
     def __init__(
         self,
-        environment: str | Path,
+        runtime: str | Path,
         script: Path,
         *,
+        python: Path | None = None,
         timeout: float = 600.0,
         memory_limit: int | None = None,
     ) -> None:
@@ -98,7 +100,8 @@ class Worker:
         self.memory_limit = memory.limit() if memory_limit is None else memory_limit
         if self.memory_limit < 1:
             raise ValueError(f"expected a memory_limit of at least 1 byte, got {memory_limit}")
-        python = environment if isinstance(environment, Path) else python_for(environment)
+        if python is None:
+            python = runtime if isinstance(runtime, Path) else python_for(runtime)
         self.name = script.stem
         self.timeout = timeout
         self._lock = threading.Lock()
@@ -106,10 +109,12 @@ class Worker:
         self._log = self._folder / "output.log"
         child_in, self._out = _pipe()
         self._in, child_out = _pipe()
+        ends = (str(child_in), str(child_out))
+        keras = "3" if runtime == KERAS_3 else "2"
         try:
             with self._log.open("ab") as log:
                 self._process = GuardedProcess(
-                    [python, "-I", _SERVER, script.resolve(), str(child_in), str(child_out)],
+                    [python, "-I", _SERVER, script.resolve(), *ends, keras],
                     folder=self._folder,
                     memory_limit=self.memory_limit,
                     python=python,

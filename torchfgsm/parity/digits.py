@@ -60,7 +60,7 @@ def train_models(folder: Path, *, epochs: int = 6, seed: int = 0) -> dict[str, f
         OSError: The system refuses to save them.
     """
     images, classes = load_digits()
-    with Worker("tensorflow-2.15", originals.WORKERS / "demo.py") as worker:
+    with Worker(originals.KERAS_2, originals.WORKERS / "demo.py") as worker:
         try:
             reply = worker.call(
                 "train",

@@ -35,10 +35,11 @@ class Originals:
 
     Args:
         allow_unsafe: Models may run the Python code that lies in their files.
+        runtime: Which TensorFlow they run on: `originals.KERAS_2`, or `originals.WITNESS`.
     """
 
-    def __init__(self, *, allow_unsafe: bool = False) -> None:
-        self._allow_unsafe = allow_unsafe
+    def __init__(self, *, allow_unsafe: bool = False, runtime: str = originals.KERAS_2) -> None:
+        self._allow_unsafe, self._runtime = allow_unsafe, runtime
         self._workers: dict[str, Worker] = {}
         self._cleverhans_torch: CleverHansTorch | None = None
 
@@ -61,14 +62,16 @@ class Originals:
     def worker(self, library: str) -> Worker:
         """The process of a library; "nsl" also serves the float64 judge."""
         if library not in self._workers:
-            self._workers[library] = originals.start(library, allow_unsafe=self._allow_unsafe)
+            self._workers[library] = originals.start(
+                library, allow_unsafe=self._allow_unsafe, runtime=self._runtime
+            )
         return self._workers[library]
 
     @property
     def cleverhans_torch(self) -> CleverHansTorch:
         """CleverHans 4's torch functions."""
         if self._cleverhans_torch is None:
-            self._cleverhans_torch = cleverhans_torch()
+            self._cleverhans_torch = cleverhans_torch(self._runtime)
         return self._cleverhans_torch
 
     def versions(self, library: str) -> dict[str, Any]:

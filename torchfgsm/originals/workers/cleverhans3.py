@@ -1,4 +1,4 @@
-"""CleverHans 3.1.0, served inside the "cleverhans-3" environment in TensorFlow 1 mode.
+"""CleverHans 3.1.0, served in TensorFlow 1 mode.
 
 model, output, dtype, seed and x/<name> are as in ``nsl.py`` (one input only). Labels are one-hot
 or soft, float, [B, classes]. The attack sees CallableModelWrapper(model, "logits"); with
@@ -30,20 +30,12 @@ Handlers:
 from __future__ import annotations
 
 import contextlib
-import sys
-import warnings
 
 import keras_models  # first: it needs TensorFlow 2's names
-import tensorflow as tensorflow_2
+import stand_ins
 
-# CleverHans 3 was written for TensorFlow 1 and imports it as `tensorflow`. Its SPSA attack imports
-# TensorFlow Addons, which needs TensorFlow 2's names, so that comes before the replacement.
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import tensorflow_addons  # noqa: F401
-tf = tensorflow_2.compat.v1
-tf.disable_v2_behavior()
-sys.modules["tensorflow"] = tf
+stand_ins.cleverhans_3()
+tf = stand_ins.tensorflow_1()
 
 import description
 from cleverhans import attacks, utils_tf

@@ -1,4 +1,4 @@
-"""CleverHans 4.0.0's tf2 part, served inside the "tensorflow-2.15" environment.
+"""CleverHans 4.0.0's tf2 part.
 
 model, output, dtype, seed and x/<name> are as in ``nsl.py`` (one input only). The library casts its
 input to float32 whatever it gets: with dtype="float64" the model computes in float64 (Keras casts

@@ -1,4 +1,4 @@
-"""Trains the demo's small models of digits, inside the "tensorflow-2.15" environment.
+"""Trains the demo's small models of digits with Keras 2.
 
 Handlers:
     train(folder, epochs, seed; x [B, 8, 8, 1] in [0, 1], y integers [B]) -> values {model:

@@ -13,8 +13,8 @@ import numpy as np
 def versions(library, distribution):
     """Returns the versions that run in this process; the handler of the same name."""
     found = {"python": platform.python_version(), "numpy": np.__version__}
-    # TensorFlow's wheel has a name of its own for each device.
-    names = {"tensorflow": ["tensorflow-cpu", "tensorflow"], "keras": ["keras"]}
+    # TensorFlow's wheel has a name of its own for each device; the originals' Keras is Keras 2.
+    names = {"tensorflow": ["tensorflow-cpu", "tensorflow"], "keras": ["tf-keras", "keras"]}
     names["library_version"] = [distribution]
     for key, candidates in names.items():
         found[key] = next(filter(None, map(_version, candidates)), None)

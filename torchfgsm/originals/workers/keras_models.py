@@ -1,4 +1,4 @@
-"""Keras 2.15 models for the workers: reading, rebuilding without head or in float64, inputs.
+"""Keras 2 models for the workers: reading, rebuilding without head or in float64, inputs.
 
 A model is read once, as configuration and weights, and built anew from them: with or without its
 final softmax, in float32 or float64, in TensorFlow 2 or inside a TensorFlow 1 graph. Needs a
@@ -10,6 +10,8 @@ from __future__ import annotations
 import copy
 import functools
 import os
+import tempfile
+import zipfile
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +24,7 @@ OUTPUTS = ("logits", "probabilities")
 DTYPES = ("float32", "float64")
 _HEADS = ("softmax", "sigmoid")
 _MODELS = ("Functional", "Sequential", "Model")
+_LATER = b', "optional": false'  # of inputs
 
 
 _reading = {}
@@ -75,7 +78,7 @@ def _read(path, _changed, _size):
     tf2_switch.enable()
     try:
         with context.eager_mode():
-            model = tf.keras.models.load_model(path, compile=False, **_reading)
+            model = tf.keras.models.load_model(_known(path), compile=False, **_reading)
             sequential = isinstance(model, tf.keras.Sequential)
             config = _config(model, path)
             return Source(
@@ -84,6 +87,20 @@ def _read(path, _changed, _size):
     finally:
         if not version_2:
             tf2_switch.disable()
+
+
+def _known(path):
+    """The file itself; under Keras 2.15 the same without what later versions (tf-keras) write."""
+    if tf.keras.__name__.startswith("tf_keras") or not zipfile.is_zipfile(path):
+        return path
+    target = os.path.join(tempfile.gettempdir(), f"known-{os.path.basename(path)}")
+    with zipfile.ZipFile(path) as given, zipfile.ZipFile(target, "w") as known:
+        for name in given.namelist():
+            content = given.read(name)
+            if name == "config.json":
+                content = content.replace(b'"tf_keras.', b'"keras.').replace(_LATER, b"")
+            known.writestr(name, content)
+    return target
 
 
 def _config(model, path):

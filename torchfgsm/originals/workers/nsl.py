@@ -1,4 +1,4 @@
-"""NSL 1.4.0, served inside the "tensorflow-2.15" environment; its own code runs untouched.
+"""NSL 1.4.0; its own code runs untouched.
 
 Shared by all handlers:
     model: path of a .keras or .h5 file, or of a SavedModel folder that Keras wrote. Loaded once.
@@ -53,12 +53,18 @@ Names of weights are Keras' own (``v.name``); a model in which they are not uniq
 
 from __future__ import annotations
 
+# The stand-in is needed by the imports after it.
+# ruff: noqa: E402
 import description
 import keras_models
-import neural_structured_learning as original
 import numpy as np
 import oracle
+import stand_ins
 import tensorflow as tf
+
+stand_ins.estimator()
+
+import neural_structured_learning as original
 from neural_structured_learning.lib import utils as original_lib
 
 _WEIGHT = "sample_weight"

@@ -1,6 +1,7 @@
-"""Serves one worker script: ``python -I serve.py SCRIPT FD_IN FD_OUT``.
+"""Serves one worker script: ``python -I serve.py SCRIPT FD_IN FD_OUT KERAS``.
 
-SCRIPT is a Python file that defines ``HANDLERS: dict[str, handler]`` where a handler takes
+KERAS is the generation of Keras, 2 or 3. SCRIPT is a Python file that defines
+``HANDLERS: dict[str, handler]`` where a handler takes
 ``(params: dict, arrays: dict[str, ndarray])`` and returns ``(values: dict, arrays: dict)``.
 Requests come on FD_IN and replies go to FD_OUT, both in the form of ``frames.py``; stdout and
 stderr stay free for whatever TensorFlow prints. Runs until the other end of FD_IN is closed, which
@@ -19,6 +20,7 @@ import traceback
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import frames
+import stand_ins
 
 
 def _load_handlers(script):
@@ -48,7 +50,7 @@ def _answer(handlers, header, arrays):
     return frames.pack({"ok": True, "values": values}, results)
 
 
-def main(script, fd_in, fd_out):
+def main(script, fd_in, fd_out, keras):
     """Answers requests one after the other until the pipe closes."""
     for fd in (fd_in, fd_out):
         os.set_inheritable(fd, False)
@@ -62,6 +64,8 @@ def main(script, fd_in, fd_out):
 
     handlers, load_error = {}, None
     try:
+        if keras == "2":
+            stand_ins.keras_2()
         handlers = _load_handlers(script)
     except BaseException as error:  # also SystemExit: it is reported with the first call
         load_error = error
@@ -83,4 +87,4 @@ def main(script, fd_in, fd_out):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])

@@ -1,12 +1,12 @@
-"""Reads Keras 3 models for Keras 2.15, in environment "tensorflow-2.21".
+"""Writes Keras 3 models as Keras 2 files, for the originals; both are in one process.
 
-One handler:
+Handlers:
 
-describe(model, allow_unsafe) -> values kind ("Sequential" or "Functional"), config (as Keras 2.15
-    reads it) and counts (layer -> number of its weights; a nested layer is called
-    <model>/<layer>); arrays weight/<layer>/<i>, and a batch input/<name> with the model's
-    output/<i>. Layers and settings that Keras 2.15 lacks are refused by name, before Keras loads
-    anything. allow_unsafe: the file may name code of its own, which Keras runs.
+version(path) -> values keras_version: of the Keras that wrote an .h5 file, "" where none is named.
+rebuild(model, path, allow_unsafe) -> values difference: the largest between the outputs of the
+    model and those of the file at path, as a share of the largest output. Layers and settings that
+    Keras 2 lacks are refused by name, before Keras loads anything. allow_unsafe: the file may name
+    code of its own, which Keras runs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SUPPORTED = " ".join(
         ),
     )
 ).split()
-# Settings that Keras 2.15 does not know, with the only value that means the same there.
+# Settings that Keras 2 does not know, with the only value that means the same there.
 _LATER = {
     "optional": False,
     "quantization_config": None,
@@ -48,8 +48,20 @@ _LATER = {
 }
 
 
-def describe(params, arrays):
-    """Returns the model as Keras 2.15 reads it, its weights, and a batch with its outputs."""
+def version(params, arrays):
+    """Returns which Keras wrote an .h5 file."""
+    import h5py
+
+    try:
+        with h5py.File(params["path"], "r") as file:
+            found = file.attrs.get("keras_version", "") if "model_config" in file.attrs else ""
+    except OSError:
+        found = ""  # whoever reads the model says what is the matter
+    return {"keras_version": found.decode() if isinstance(found, bytes) else str(found)}, {}
+
+
+def rebuild(params, arrays):
+    """Builds the model from its configuration and weights, saves it and tries the file."""
     stored = _stored(params["model"])
     _check(stored)
     # After it, since what is not supported cannot be allowed either.
@@ -59,6 +71,7 @@ def describe(params, arrays):
         raise ValueError(reason)
     # Only now, so that a refusal does not wait for it.
     import tensorflow as tf
+    import tf_keras
 
     try:
         model = tf.keras.models.load_model(params["model"], compile=False, safe_mode=safe)
@@ -67,26 +80,44 @@ def describe(params, arrays):
         raise ValueError(f"Keras 3 cannot read the model: {text}") from error
     if not model.inputs:
         raise ValueError("the model has no input shape yet: call it once, then save it again")
-    leaves = dict(_leaves(model))
-    weights = {name: _weights(layer) for name, layer in leaves.items()}
+    _as_keras_2(model).save(params["path"])
+    rebuilt = tf_keras.models.load_model(params["path"], compile=False)
     # Values on both sides of 0 and of 1.
     random = np.random.default_rng(0)
-    batch = [
-        random.normal(0.5, 1.0, (_BATCH, *(n or 8 for n in x.shape[1:]))).astype(x.dtype)
+    batch = {
+        x.name: random.normal(0.5, 1.0, (_BATCH, *(n or 8 for n in x.shape[1:]))).astype(x.dtype)
         for x in model.inputs
-    ]
-    # Rewrapped, because a model that was declared with dicts takes and gives dicts.
-    flat = tf.keras.Model(list(model.inputs), list(model.outputs))
-    outputs = tf.nest.flatten(flat(batch, training=False))
-    found = {f"weight/{name}/{i}": w for name, ws in weights.items() for i, w in enumerate(ws)}
-    found |= {f"input/{x.name}": value for x, value in zip(model.inputs, batch, strict=True)}
-    found |= {f"output/{i}": np.asarray(y) for i, y in enumerate(outputs)}
-    values = {
-        "kind": type(model).__name__,
-        "config": _model(model.get_config(), "", leaves),
-        "counts": {name: len(ws) for name, ws in weights.items()},
     }
-    return values, found
+    # Rewrapped, because a model that was declared with dicts takes and gives dicts.
+    sides = []
+    for kind, one in ((tf.keras.Model, model), (tf_keras.Model, rebuilt)):
+        flat = kind(list(one.inputs), list(one.outputs))
+        found = flat([batch[x.name.split(":")[0]] for x in one.inputs], training=False)
+        sides.append([np.asarray(y) for y in tf.nest.flatten(found)])
+    return {"difference": max(map(_difference, *sides))}, {}
+
+
+def _as_keras_2(model):
+    """The same model in Keras 2, with its weights."""
+    import tf_keras
+
+    kinds = {"Sequential": tf_keras.Sequential, "Functional": tf_keras.Model}
+    leaves = dict(_leaves(model))
+    try:
+        built = kinds[type(model).__name__].from_config(_model(model.get_config(), "", leaves))
+        for name, layer in _leaves(built):
+            layer.set_weights(_weights(leaves[name]))
+    except (TypeError, ValueError, KeyError) as error:
+        text = " ".join(str(error).split())[:_MESSAGE]
+        raise ValueError(f"the originals' Keras 2 cannot build this model: {text}") from error
+    return built
+
+
+def _difference(expected, actual):
+    if expected.shape != actual.shape:
+        raise ValueError(f"expected outputs {expected.shape}, Keras 2 gives {actual.shape}")
+    largest = float(np.abs(expected).max())
+    return float(np.abs(expected - actual).max()) / (largest or 1.0)
 
 
 def _stored(path):
@@ -133,13 +164,13 @@ def _dtype(value):
 
 def _cannot(name, what):
     return ValueError(
-        f"layer {name!r} {what}: the originals run on Keras 2.15 and cannot run it from a Keras 3 "
-        "file; save the model with Keras 2.15 instead"
+        f"layer {name!r} {what}: the originals run on Keras 2 and cannot run it from a Keras 3 "
+        "file; save the model with Keras 2 (tf-keras) instead"
     )
 
 
 def _leaves(model, prefix=""):
-    """Yields every layer that holds no others, with its name; ``keras2.py`` has the same."""
+    """Yields every layer that holds no others, with its name."""
     for layer in model.layers:
         if hasattr(layer, "layers"):
             yield from _leaves(layer, f"{prefix}{layer.name}/")
@@ -148,13 +179,13 @@ def _leaves(model, prefix=""):
 
 
 def _weights(layer):
-    # Those of a Normalization go into its configuration: Keras 2.15 has others.
+    # Those of a Normalization go into its configuration: Keras 2 has others.
     return [] if type(layer).__name__ == "Normalization" else layer.get_weights()
 
 
 def _model(config, prefix, leaves):
     entries = config["layers"]
-    # Keras 2.15 counts the call by which a model was built; Keras 3 does so for functional models,
+    # Keras 2 counts the call by which a model was built; Keras 3 does so for functional models,
     # and only where it lists the outputs.
     nested = {e["config"]["name"]: e["class_name"] for e in entries if e["class_name"] in _MODELS}
     shift = dict.fromkeys(nested, 1)
@@ -214,7 +245,7 @@ def _node(layer, node, shift):
 
 
 def _shifted(value, shift):
-    """Source, call and output, or a structure of these, with calls as Keras 2.15 counts them."""
+    """Source, call and output, or a structure of these, with calls as Keras 2 counts them."""
     if isinstance(value, dict):
         return {key: _shifted(item, shift) for key, item in value.items()}
     if value and isinstance(value[0], str):
@@ -223,4 +254,4 @@ def _shifted(value, shift):
     return [_shifted(item, shift) for item in value]
 
 
-HANDLERS = {"describe": describe}
+HANDLERS = {"version": version, "rebuild": rebuild}
