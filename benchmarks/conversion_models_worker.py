@@ -44,7 +44,7 @@ def models(params: Values, arrays: Arrays) -> tuple[Values, Arrays]:
     """Returns the names of the models, the order being that of the table, and the versions."""
     versions = {
         "tensorflow": tf.__version__,
-        "keras_version": importlib.metadata.version("keras"),
+        "keras_version": importlib.metadata.version("tf-keras" if _KERAS_2 else "keras"),
         "tf2onnx": importlib.metadata.version("tf2onnx"),
     }
     names = [name for name in _MODELS if not (_KERAS_2 and name.endswith("_keras3"))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from torchfgsm.converters.options import Keywords
 
 WORKER = Path(__file__).with_name("conversion_models_worker.py")
+# Where a file lies on the machine that measured.
+_FOLDERS = re.compile(r"/(?:[\w.-]+/)+(?=[\w-]+\.py)")
 ENVIRONMENTS = {"2": "keras-2", "3": "keras-3"}
 _SUFFIXES = {
     "keras": ".keras",
@@ -132,7 +135,7 @@ class Bench:
         try:
             built = self._build(model, path, source)
         except WorkerError as error:
-            text = f"{error.kind}: {' '.join(error.message.split())}"
+            text = _FOLDERS.sub("", f"{error.kind}: {' '.join(error.message.split())}")
             return {"verdict": "not saved", "reason": text[:_REASON]}
         expected = {"keras_trained": built.values["trainable"]}
         try:
