@@ -155,7 +155,7 @@ def test_a_failed_creation_leaves_nothing_and_shows_the_output(
     quick: Environment, cache: Path
 ) -> None:
     failing = dataclasses.replace(quick, check="raise SystemExit('the cause')")
-    text = r"(?s)tiny \(nothing\) could not be created: .* code 1.* TORCHFGSM_PYTHON_TINY .*the cause"
+    text = r"(?s)tiny \(nothing\) could not be created: .* code 1.*RCHFGSM_PYTHON_TINY .*the cause"
     with pytest.raises(EnvironmentUnavailable, match=text):
         ready_python(failing)
     assert [path.suffix for path in cache.iterdir()] == [".lock"]
