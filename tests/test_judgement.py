@@ -1,5 +1,6 @@
 """Judgement by float64: noise passes, a planted error and a swapped channel do not."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from torchfgsm.comparison import Comparison
 from torchfgsm.judgement import compare_to_truth
+from torchfgsm.parity.judge_perturbation import _by_chance
 from torchfgsm.sign_judgement import judge_signs
 
 SHAPE = (100, 8, 8, 3)
@@ -217,3 +219,12 @@ def test_missing_arrays_and_lone_nan_fail() -> None:
     assert not compare_to_truth(original, port, truth, slack=1.0)
     with pytest.raises(ValueError, match=r"x: expected slack of shape \(3,\), got \(2,\)"):
         compare_to_truth(original, original, truth, slack=np.ones(2))
+
+
+def test_so_many_originals_are_lucky_by_chance() -> None:
+    """The share is that of two normal numbers of which one is more than 4 times the other."""
+    one, other = np.abs(np.random.default_rng(0).normal(size=(2, 100_000)))
+    found = int((one > 4 * other).sum())
+    assert abs(found - _by_chance(100_000)) < 6 * math.sqrt(found)
+    assert found < _by_chance(100_000)
+    assert _by_chance(0) == 1
