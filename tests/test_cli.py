@@ -12,6 +12,7 @@ from processes import environment
 
 from torchfgsm import cli, failures
 from torchfgsm.parity import port, recorded
+from torchfgsm.parity.cases import main_cases
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -32,6 +33,19 @@ def broken_model(tmp_path: Path) -> Path:
     path = tmp_path / "model.keras"
     path.write_bytes(b"this is no archive")
     return path
+
+
+def test_without_an_environment_the_demo_says_so_and_takes_recorded_results(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHFGSM_PYTHON_TENSORFLOW_2_21", "/no/such/python")
+    monkeypatch.setattr("torchfgsm.parity.cases.main_cases", lambda: main_cases()[:2])
+    code, out, err = run(capsys, "demo")
+    assert code == 0, err
+    assert out.splitlines()[-1].startswith("PASSED: 2 compared")
+    said = err.splitlines()
+    assert any("TENSORFLOW_2_21 names /no/such/python, which does not run" in line for line in said)
+    assert "the originals cannot run here, so that their recorded results stand for them" in said
 
 
 def test_recorded_demo_is_equal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,7 +75,7 @@ def demo(options: argparse.Namespace) -> int:
     try:
         return _demo_live(cases, options)
     except EnvironmentUnavailable as error:
-        failures.say(f"torchfgsm: {error}")
+        failures.say(f"torchfgsm: {failures.one_line(error)}")
         failures.say("the originals cannot run here, so that their recorded results stand for them")
         return _demo_recorded(cases, options)
 

@@ -66,7 +66,13 @@ def tensorflow_1():
 
 def cleverhans_3():
     """Makes CleverHans 3 of what is imported as `cleverhans`: version 4 has the same name."""
-    sys.path.insert(0, os.path.join(sys.prefix, "cleverhans-3"))
+    folder = os.path.join(sys.prefix, "cleverhans-3")
+    if not os.path.isdir(os.path.join(folder, "cleverhans")):
+        raise ImportError(
+            f"CleverHans 3 is expected in {folder}: pip install --no-deps --target {folder} "
+            "cleverhans==3.1.0"
+        )
+    sys.path.insert(0, folder)
 
 
 class _Renamed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
