@@ -32,15 +32,15 @@ RUNNING = """
 Abort BatchFunction CollectiveReduceV2 CreateSummaryFileWriter DataServiceDatasetV2 DebugIdentity
 DebugIdentityV2 DebugNanCount EagerPyFunc FileSystemSetConfiguration FixedLengthRecordDatasetV2
 GenerateVocabRemapping GeneratorDataset ImmutableConst InitializeTableFromTextFileV2
-IteratorGetNext LMDBReader LoadAndRemapMatrix LoadDataset MatchingFiles MergeV2Checkpoints
+IteratorV2 LMDBReader LoadAndRemapMatrix LoadDataset MakeIterator MatchingFiles MergeV2Checkpoints
 NoSuchOperation OneShotIterator PrintV2 PyFunc PyFuncStateless ReadFile ReaderReadV2 RestoreV2
 RpcCall RpcClient RpcServer SaveDatasetV2 SaveSlices SaveV2 TFRecordDataset TFRecordReaderV2
 TextLineDataset TextLineReaderV2 WholeFileReaderV2 WriteFile WriteSummary XlaCallModule _Recv _Send
 """
 COMPUTING = """
 AddV2 Assert AssignVariableOp CheckNumerics Const Conv2D DecodeJpeg Einsum FusedBatchNormV3 GatherV2
-HashTableV2 Identity LookupTableFindV2 MatMul NoOp RandomUniform ReadVariableOp ResizeBilinear
-ScatterNd StatefulPartitionedCall StatelessIf StatelessRandomUniformV2 StringJoin TensorListStack
+HashTableV2 Identity IteratorGetNext LookupTableFindV2 MatMul NoOp RandomUniform ReadVariableOp
+ResizeBilinear ScatterNd StatefulPartitionedCall StatelessIf StatelessRandomUniformV2 StringJoin TensorListStack
 TensorScatterUpdate VarHandleOp While
 """
 # Run code, read other files, or stand for nothing that a configuration could build.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def test_there_is_a_row_for_every_case() -> None:
 
 
 def test_other_bits_are_told() -> None:
-    one = {"a": np.array([1, 2], np.float32), "b": np.arange(3)}
+    one: dict[str, Any] = {"a": np.array([1, 2], np.float32), "b": np.arange(3)}
     assert tensorflows.same_bits(one, one)
     assert tensorflows.distance(one, one) == 0
     other = {**one, "a": np.nextafter(one["a"], np.float32(3))}
