@@ -40,8 +40,8 @@ TextLineDataset TextLineReaderV2 WholeFileReaderV2 WriteFile WriteSummary XlaCal
 COMPUTING = """
 AddV2 Assert AssignVariableOp CheckNumerics Const Conv2D DecodeJpeg Einsum FusedBatchNormV3 GatherV2
 HashTableV2 Identity IteratorGetNext LookupTableFindV2 MatMul NoOp RandomUniform ReadVariableOp
-ResizeBilinear ScatterNd StatefulPartitionedCall StatelessIf StatelessRandomUniformV2 StringJoin TensorListStack
-TensorScatterUpdate VarHandleOp While
+ResizeBilinear ScatterNd StatefulPartitionedCall StatelessIf StatelessRandomUniformV2 StringJoin
+TensorListStack TensorScatterUpdate VarHandleOp While
 """
 # Run code, read other files, or stand for nothing that a configuration could build.
 REFUSED = {
