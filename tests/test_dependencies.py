@@ -24,6 +24,7 @@ SPELLINGS = {
     "Apache-2.0": r"Apache",
     "MIT": r"MIT",
     "MIT, earlier Unlicense": r"MIT|Unlicense",
+    "Apache-2.0 or MIT": r"Apache.*MIT|MIT.*Apache",
     "Python Software Foundation": r"Python Software Foundation",
 }
 USERS = ("convert", "cli", "plots", "report")

@@ -186,10 +186,10 @@ def test_archives_of_zeros_are_not_bombs(tmp_path: Path) -> None:
 def test_keras_3_models_for_the_originals_are_checked_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker that rebuilds them for Keras 2.15 reads the file itself."""
+    """The worker that rebuilds them for Keras 2 reads the file itself."""
     monkeypatch.setattr(sys, "path", [*sys.path])  # it adds a folder
-    script = Path(user.__file__).parent.parent / "originals" / "workers" / "keras3.py"
-    spec = importlib.util.spec_from_file_location("keras3_worker", script)
+    script = Path(user.__file__).parent.parent / "originals" / "workers" / "rebuilding.py"
+    spec = importlib.util.spec_from_file_location("rebuilding_worker", script)
     assert spec is not None
     assert spec.loader is not None
     worker = importlib.util.module_from_spec(spec)
@@ -200,8 +200,8 @@ def test_keras_3_models_for_the_originals_are_checked_too(
     regularised = {"class_name": "Sequential", "config": {"name": "model", "layers": [dense]}}
     path = files.archive(tmp_path / "model.keras", files.keras_members(regularised))
     with pytest.raises(ValueError, match="layer 'mine': the file uses the function 'system'"):
-        worker.describe({"model": str(path)}, {})
+        worker.rebuild({"model": str(path)}, {})
     files.archive(path, {**files.keras_members(regularised), "../evil": b""})
     with pytest.raises(ValueError, match="inside of the archive"):
-        worker.describe({"model": str(path)}, {})
+        worker.rebuild({"model": str(path)}, {})
     assert "tensorflow" not in sys.modules
