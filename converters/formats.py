@@ -65,9 +65,10 @@ def _saved_model(path: Path, allow_unsafe: bool) -> tuple[str, str]:
     unsafe = metadata.is_file() and b'"class_name": "Lambda"' in metadata.read_bytes()
     if metadata.is_file() and (allow_unsafe or not unsafe):
         return KERAS_2, "keras"
-    # Keras 3's TensorFlow lacks classes that older folders name, such as Keras 2's optimizers.
+    # Keras 3 lacks classes that folders of Keras 2 name, such as its optimizers.
     version = _tensorflow_of(path / "saved_model.pb")
-    return (KERAS_2 if version and version < _FIRST_WITH_KERAS_3 else KERAS_3), "saved_model"
+    of_keras_2 = metadata.is_file() or (version and version < _FIRST_WITH_KERAS_3)
+    return (KERAS_2 if of_keras_2 else KERAS_3), "saved_model"
 
 
 def _tensorflow_of(file: Path) -> tuple[int, ...]:

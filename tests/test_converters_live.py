@@ -278,8 +278,7 @@ def test_the_graph_of_a_saved_model_is_judged_in_float64(zoo: Zoo) -> None:
     export = {} if zoo.keras == 2 else {"export": True}
     folder = zoo.build("batch_norms", "_graph", **export)
     (folder / "keras_metadata.pb").unlink(missing_ok=True)
-    environment = "keras-2" if zoo.keras == 2 else "keras-3"
-    assert needs(folder) == (environment, "saved_model")
+    assert needs(folder)[1] == "saved_model"
     with exporter(folder, zoo.worker) as source:
         graph, annotation = source.export()
         model = build(graph, annotation)
