@@ -22,7 +22,7 @@ KERAS_2 = "keras-2"
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "keras_3_suffices: shows what hangs on torch's side alone; with Keras 2 it is slow",
+        "keras_3_suffices: shows what hangs on neither Keras; with Keras 2 it is slow",
     )
 
 

@@ -15,7 +15,11 @@ from torchfgsm.converters import ConvertedModel, load
 from torchfgsm.originals.environment import EnvironmentUnavailable
 from torchfgsm.originals.process import Worker
 
-pytestmark = [pytest.mark.live, pytest.mark.usefixtures("one_thread")]
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.keras_3_suffices,
+    pytest.mark.usefixtures("one_thread"),
+]
 WORKER = Path(__file__).with_name("converter_sequences_worker.py")
 KINDS = ("attention", "images", "steps")
 
@@ -61,17 +65,16 @@ def output_and_gradient(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 # The loops of Keras 2 are those of "steps" and "embedded" too.
-RECURRENT = pytest.param("recurrent", marks=pytest.mark.keras_3_suffices)
 
 
-@pytest.mark.parametrize("kind", [*KINDS, RECURRENT, "embedded"])
+@pytest.mark.parametrize("kind", [*KINDS, "recurrent", "embedded"])
 def test_models_agree_with_keras_and_train_all_its_weights(models: Models, kind: str) -> None:
     model, trainable = models.get(kind)
     assert model.verification, model.verification.to_text()
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == trainable
 
 
-@pytest.mark.parametrize("kind", [*KINDS, RECURRENT])
+@pytest.mark.parametrize("kind", [*KINDS, "recurrent"])
 def test_no_number_is_copied_to_the_host(models: Models, kind: str) -> None:
     model, _ = models.get(kind)
     x = draw(model, 2)
@@ -79,7 +82,6 @@ def test_no_number_is_copied_to_the_host(models: Models, kind: str) -> None:
         output_and_gradient(model, x)
 
 
-@pytest.mark.keras_3_suffices
 # torch 2.6's compiler does what its own autograd warns of.
 @pytest.mark.filterwarnings("ignore:.* should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize("kind", KINDS)

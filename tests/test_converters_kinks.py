@@ -18,7 +18,11 @@ from torchfgsm.converters import load
 from torchfgsm.originals.environment import EnvironmentUnavailable
 from torchfgsm.originals.process import Worker
 
-pytestmark = [pytest.mark.live, pytest.mark.usefixtures("one_thread")]
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.keras_3_suffices,
+    pytest.mark.usefixtures("one_thread"),
+]
 WORKER = Path(__file__).with_name("kinks_worker.py")
 POINTS = (-7, -6, -4, -3, -2.5, -1, -0.5, -0.25, 0, 0.25, 0.5, 1, 2, 2.5, 3, 4, 6, 7)
 

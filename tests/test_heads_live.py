@@ -179,9 +179,8 @@ def test_the_command_finds_it(folder: Path, setting: Setting, capsys: Any) -> No
     assert effects["model_output"]["from_a"]["relative_l2"] > 1e-3
 
 
-@pytest.mark.parametrize(
-    "name", ["digits", pytest.param("digits-reshaped", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["digits", "digits-reshaped"])
 def test_compare_gives_each_library_what_it_would_have_got(
     folder: Path, setting: Setting, capsys: Any, name: str
 ) -> None:

@@ -88,11 +88,13 @@ def test_a_keras_3_cnn_is_compared_with_all_four(
         assert library in out
 
 
+@pytest.mark.slow
 def test_keras_3_inputs_keep_their_names(build: Build, tmp_path: Path) -> None:
     arrays = {"alpha": images(4), "zeta": images(4) + 1}
     assert compare(tmp_path, build("two_inputs"), "--against", "nsl", **arrays) == failures.EQUAL
 
 
+@pytest.mark.slow
 def test_a_keras_2_saved_model_is_compared(
     workers: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

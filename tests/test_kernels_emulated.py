@@ -176,6 +176,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bool]:
     return {fault[0]: word == "found" for fault, word in zip(PLANTED, words, strict=True)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, _, _ in PLANTED])
 def test_planted_fault_is_found(name: str, found: dict[str, bool]) -> None:
     assert found[name]
