@@ -16,6 +16,7 @@ import numpy.typing as npt
 from benchmarks.conversion_rows import LARGE_ROUTES, Row, torch_side_versions
 from benchmarks.timing import reason_of
 from torchfgsm.converters import ConversionError, ConvertedModel, export_onnx, load
+from torchfgsm.originals.environment import KERAS_2, KERAS_3
 from torchfgsm.originals.process import Reply, Worker, WorkerError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 WORKER = Path(__file__).with_name("conversion_models_worker.py")
 # Where a file lies on the machine that measured.
 _FOLDERS = re.compile(r"/(?:[\w.-]+/)+(?=[\w-]+\.py)")
-ENVIRONMENTS = {"2": "keras-2", "3": "keras-3"}
+ENVIRONMENTS = {"2": KERAS_2, "3": KERAS_3}
 _SUFFIXES = {
     "keras": ".keras",
     "h5": ".h5",

@@ -25,6 +25,7 @@ from benchmarks.contest import Pace, Provider, compete
 from benchmarks.conversion_twins import TWINS, Twin
 from benchmarks.rows import Row
 from torchfgsm.converters import ConvertedModel, load
+from torchfgsm.originals.environment import KERAS_3
 from torchfgsm.originals.process import Worker
 
 CSV = Path(__file__).parent / "results" / "conversion_speed.csv"
@@ -74,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
 def measure(cases: tuple[tuple[str, int, int], ...], *, quick: bool) -> Iterator[list[Row]]:
     """The rows, case by case."""
     pace = Pace(0.2, 0.5) if quick else Pace(30.0, 20.0)
-    with tempfile.TemporaryDirectory() as folder, Worker("keras-3", WORKER) as worker:
+    with tempfile.TemporaryDirectory() as folder, Worker(KERAS_3, WORKER) as worker:
         for name, size, batch in cases:
             case = make(name, size, batch, worker, Path(folder))
             row = Row(

@@ -19,6 +19,7 @@ from benchmarks import difference_training as training
 from benchmarks import digits
 from benchmarks.difference_measures import Bench, Measured
 from benchmarks.marked_block import with_block
+from benchmarks.rows import replace_all
 from torchfgsm import __version__
 
 CSV = Path(__file__).parent / "results" / "differences.csv"
@@ -234,10 +235,7 @@ def _shown(row: Mapping[str, str]) -> str:
 def write_csv(rows: Rows) -> None:
     """Writes the rows, the old ones are gone."""
     CSV.parent.mkdir(exist_ok=True)
-    with CSV.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    replace_all(CSV, rows)
 
 
 def read_csv() -> Rows:

@@ -37,7 +37,7 @@ from benchmarks.differential_rules import (
 from benchmarks.differential_runs import Runner
 from benchmarks.differential_shrinking import shrunk
 from benchmarks.marked_block import with_block
-from benchmarks.rows import device_name
+from benchmarks.rows import device_name, replace_all
 from torchfgsm import __version__
 from torchfgsm.parity.cases import Case, norm_of
 
@@ -168,10 +168,7 @@ def _norm(case: Case) -> str:
 
 def write_rows(rows: list[dict[str, Any]]) -> None:
     """Writes the rows; old ones are gone."""
-    with ROWS.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    replace_all(ROWS, rows)
 
 
 def read_rows() -> list[dict[str, str]]:

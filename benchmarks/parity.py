@@ -68,16 +68,14 @@ def measure() -> list[dict[str, Any]]:
     from torchfgsm.parity import digits
     from torchfgsm.parity.cases import all_cases
     from torchfgsm.parity.originals_side import Originals
-    from torchfgsm.parity.run import Converted, live, verdict
+    from torchfgsm.parity.run import live, verdict
     from torchfgsm.parity.table import line
 
     rows, device = [], device_name(torch.device("cpu"))
     with tempfile.TemporaryDirectory() as name, Originals() as originals:
         folder = Path(name)
         digits.train_models(folder)
-        data = {model: digits.batch(model, digits.COUNT) for model in digits.MODELS}
-        paths = {model: folder / f"{model}.keras" for model in digits.MODELS}
-        models = Converted(paths, data, converters.load)
+        models = digits.in_folder(folder, digits.COUNT, converters.load)
         expected = live(originals, models)
         for case in all_cases():
             found = verdict(case, models, expected(case))

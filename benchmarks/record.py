@@ -21,7 +21,7 @@ from torchfgsm.originals.cleverhans_torch import CleverHansTorch
 from torchfgsm.parity import digits, recorded
 from torchfgsm.parity.cases import all_cases
 from torchfgsm.parity.originals_side import Originals
-from torchfgsm.parity.run import Converted, live
+from torchfgsm.parity.run import live
 
 # Fewer than the demo's: the file ships in the wheel.
 COUNT = 20
@@ -32,9 +32,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name, Originals() as originals:
         folder = Path(name)
         accuracies = digits.train_models(folder)
-        data = {model: digits.batch(model, COUNT) for model in digits.MODELS}
-        paths = {model: folder / f"{model}.keras" for model in digits.MODELS}
-        models = Converted(paths, data, converters.load)
+        models = digits.in_folder(folder, COUNT, converters.load)
         expected = live(originals, models)
         results = {}
         for case in all_cases():
@@ -50,8 +48,9 @@ def main() -> int:
         }
 
         def export(model: str, path: Path) -> None:
-            converters.export_onnx(paths[model], path)
+            converters.export_onnx(models.paths[model], path)
 
+        data = {model: models.data(model) for model in digits.MODELS}
         recorded.save(recorded.FOLDER, facts, results, data, export)
     return 0
 

@@ -120,6 +120,14 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def replace_all(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Writes rows of any columns, those of the first; old ones are gone."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def write(path: Path, rows: Iterable[Row]) -> None:
     """Adds rows to a file; a row with the key of an old one takes its place.
 

@@ -8,7 +8,7 @@ part in it.
 
 from __future__ import annotations
 
-import csv
+import argparse
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import rows
 from benchmarks.marked_block import with_block
-from benchmarks.page_command import Rows, run
+from benchmarks.page_command import Rows
 from benchmarks.record import COUNT
 from torchfgsm import converters
 from torchfgsm.configuration import TITLES
@@ -26,7 +27,6 @@ from torchfgsm.originals import LIBRARIES, TENSORFLOWS
 from torchfgsm.parity import digits
 from torchfgsm.parity.cases import Case, all_cases
 from torchfgsm.parity.originals_side import Originals
-from torchfgsm.parity.run import Converted
 
 ROWS = Path(__file__).parent / "results" / "tensorflows.csv"
 PAGE = Path(__file__).parent.parent / "docs" / "parity.md"
@@ -34,14 +34,14 @@ PAGE = Path(__file__).parent.parent / "docs" / "parity.md"
 
 def main(arguments: list[str] | None = None) -> int:
     """Measures and writes the table, or checks it; the exit code."""
-    given = sys.argv[1:] if arguments is None else arguments
-    if "--check" not in given:
-        rows = list(measure(cases()))
-        with ROWS.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-    return run("tensorflows", __doc__, page, (ROWS, PAGE), given)
+    parser = argparse.ArgumentParser(prog="benchmarks.tensorflows", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only compare page and rows")
+    options = parser.parse_args(arguments)
+    if options.check:
+        return 0 if page(rows.read(ROWS)) == PAGE.read_text(encoding="utf-8") else 1
+    rows.replace_all(ROWS, list(measure(cases())))
+    PAGE.write_text(page(rows.read(ROWS)), encoding="utf-8")
+    return 0
 
 
 def cases() -> list[Case]:
@@ -58,12 +58,10 @@ def measure(chosen: list[Case]) -> Iterator[dict[str, Any]]:
     ):
         folder = Path(name)
         digits.train_models(folder)
-        paths = {model: folder / f"{model}.keras" for model in digits.MODELS}
-        data = {model: digits.batch(model, COUNT) for model in digits.MODELS}
-        models = Converted(paths, data, lambda path: converters.load(path, verify=False))
+        models = digits.in_folder(folder, COUNT, lambda path: converters.load(path, verify=False))
         for case in chosen:
             print(case.name, file=sys.stderr, flush=True)
-            given = case, paths[case.model], models.converted(case), data[case.model]
+            given = case, models.paths[case.model], models.converted(case), models.data(case.model)
             results = [side.result(*given) for side in (today, before)]
             versions = [side.versions(case.library)["tensorflow"] for side in (today, before)]
             yield {
@@ -93,21 +91,21 @@ def distance(first: Mapping[str, Any], second: Mapping[str, Any]) -> float:
     return found
 
 
-def page(rows: Rows) -> str:
+def page(found: Rows) -> str:
     """The page of parity with the table of the rows."""
-    return with_block(PAGE.read_text(encoding="utf-8"), "tensorflows", table(rows))
+    return with_block(PAGE.read_text(encoding="utf-8"), "tensorflows", table(found))
 
 
-def table(rows: Rows) -> str:
+def table(found: Rows) -> str:
     """The table by original."""
-    first, *_ = rows
+    first, *_ = found
     versions = f"TensorFlow {first['tensorflow']} and {first['other']}"
     lines = [
         f"| original | recorded cases | same bits on {versions} | largest distance otherwise |",
         "| --- | --- | --- | --- |",
     ]
-    for library in dict.fromkeys(row["library"] for row in rows):
-        of = [row for row in rows if row["library"] == library]
+    for library in dict.fromkeys(row["library"] for row in found):
+        of = [row for row in found if row["library"] == library]
         apart = [row for row in of if row["same_bits"] != "True"]
         worst = max(apart, key=lambda row: float(row["distance"]), default=None)
         text = f"{worst['distance']} (`{worst['case']}`)" if worst else "none"

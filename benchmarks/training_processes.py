@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.timing import Sample, TimedElsewhere
 from benchmarks.training_ways import EPS, MULTIPLIER
+from torchfgsm.originals.environment import KERAS_2
 from torchfgsm.originals.process import Worker
 
 Batches = list[tuple[Tensor, Tensor]]
@@ -55,7 +56,7 @@ class ProcessWay:
     note: str = ""
 
 
-_TENSORFLOW = Process("keras-2", "training_tensorflow_worker.py")
+_TENSORFLOW = Process(KERAS_2, "training_tensorflow_worker.py")
 _PLAIN = Process(Path(sys.executable), "training_torch_worker.py")
 _KEPT = Process(Path(sys.executable), "training_torch_worker.py", tuple(KEPT_MEMORY.items()))
 

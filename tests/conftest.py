@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from torchfgsm.originals import KERAS_2
+
 if TYPE_CHECKING:
     from torchfgsm.parity.recorded import Recording
     from torchfgsm.parity.run import Converted
-
-
-KERAS_2 = "keras-2"
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -25,9 +25,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Converted:
     folder: Path = tmp_path_factory.mktemp("models")
     # Another seed and other images than the recorded results'.
     digits.train_models(folder, seed=1)
-    paths = {model: folder / f"{model}.keras" for model in digits.MODELS}
-    data = {model: digits.batch(model, 32) for model in digits.MODELS}
-    return Converted(paths, data, converters.load)
+    return digits.in_folder(folder, 32, converters.load)
 
 
 @pytest.mark.parametrize("case", all_cases(), ids=lambda case: case.name)

@@ -8,7 +8,7 @@ from torchfgsm import converters
 from torchfgsm.parity import digits
 from torchfgsm.parity.cases import all_cases
 from torchfgsm.parity.originals_side import Originals
-from torchfgsm.parity.run import Converted, live, verdict
+from torchfgsm.parity.run import live, verdict
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
@@ -31,9 +31,7 @@ def test_port_equals_originals_on_all_images(
     """
     folder = tmp_path_factory.mktemp("models")
     digits.train_models(folder, seed=seed, epochs=epochs)
-    paths = {model: folder / f"{model}.keras" for model in digits.MODELS}
-    data = {model: digits.batch(model, IMAGES) for model in digits.MODELS}
-    models = Converted(paths, data, converters.load)
+    models = digits.in_folder(folder, IMAGES, converters.load)
     expected = live(originals, models)
     verdicts = [verdict(case, models, expected(case)) for case in all_cases()]
     different = [v.comparison.to_text() for v in verdicts if not v.passed]

@@ -11,6 +11,7 @@ from typing import Any
 from torchfgsm import failures
 from torchfgsm.configuration import LIBRARIES
 from torchfgsm.option_values import number
+from torchfgsm.originals import TENSORFLOWS
 from torchfgsm.version import __version__
 
 _LIBRARIES = ",".join(LIBRARIES)
@@ -96,8 +97,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_tensorflow(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tensorflow",
-        choices=("2.21", "2.15"),
-        default="2.21",
+        choices=tuple(TENSORFLOWS),
+        default=next(iter(TENSORFLOWS)),
         help="the TensorFlow that the originals run on; 2.15, a second witness, needs Python 3.10 "
         "or 3.11; default 2.21",
     )

@@ -100,7 +100,7 @@ def _demo_live(cases: Sequence[Case], options: argparse.Namespace) -> int:
     from torchfgsm import converters
     from torchfgsm.parity import digits
     from torchfgsm.parity.originals_side import Originals
-    from torchfgsm.parity.run import Converted, live
+    from torchfgsm.parity.run import live
 
     runtime = TENSORFLOWS[options.tensorflow]
     with (
@@ -112,9 +112,7 @@ def _demo_live(cases: Sequence[Case], options: argparse.Namespace) -> int:
         accuracies = digits.train_models(folder)
         for model, accuracy in accuracies.items():
             failures.say(f"  {model}: {accuracy:.1%} of the training images")
-        paths = {model: folder / f"{model}.keras" for model in digits.MODELS}
-        data = {model: digits.batch(model, digits.COUNT) for model in digits.MODELS}
-        models = Converted(paths, data, converters.load)
+        models = digits.in_folder(folder, digits.COUNT, converters.load)
         return _run(cases, models, live(originals, models), originals.versions, options.json)
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from torchfgsm import extras, originals
 from torchfgsm.originals.process import Worker, WorkerError
 from torchfgsm.parity.data import Array, Data
+from torchfgsm.parity.run import Converted
+
+if TYPE_CHECKING:
+    from torchfgsm import converters
 
 MODELS = ("digits", "digits-reshaped", "digits-batchnorm", "digits-two-inputs")
 COUNT = 48  # images that are attacked
@@ -35,6 +41,20 @@ def batch(model: str, count: int) -> Data:
     images, classes = load_digits()
     x, y = images[_TRAINING : _TRAINING + count], classes[_TRAINING : _TRAINING + count]
     return as_inputs(model, x, y)
+
+
+def in_folder(
+    folder: Path, count: int, load: Callable[[Path], converters.ConvertedModel]
+) -> Converted:
+    """The models that `train_models` saved in a folder, with batches of `count` images.
+
+    Args:
+        folder: The folder.
+        count: As of `batch`.
+        load: As of `Converted`.
+    """
+    paths = {model: folder / f"{model}.keras" for model in MODELS}
+    return Converted(paths, {model: batch(model, count) for model in MODELS}, load)
 
 
 def as_inputs(model: str, x: Array, y: Array) -> Data:
