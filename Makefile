@@ -12,6 +12,9 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 python3; 
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
+# One thread each: a second one helps little, and two processes would fight over the cores.
+TEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal
+
 .PHONY: demo test test-slow test-installed test-lowest mutate lint types docs bench bench-speed \
 	sanitize record setup sizes
 
@@ -19,10 +22,10 @@ demo: $(VENV)/.installed  ## compare the port with NSL and CleverHans themselves
 	$(VENV)/bin/torchfgsm demo
 
 test: $(VENV)/.installed
-	$(PY) -m pytest -m 'not slow'
+	$(TEST) -m 'not slow'
 
 test-slow: $(VENV)/.installed
-	$(PY) -m pytest -m slow
+	$(TEST) -m slow
 
 test-installed: $(VENV)/.installed  ## the quick tests against the wheel, without the sources
 	$(PY) tests/installed.py

@@ -38,6 +38,7 @@ from torchfgsm.parity.cases import Case, norm_of
 from torchfgsm.parity.float64_slopes import gradient_of
 from torchfgsm.parity.judge import compared, judge
 from torchfgsm.parity.judge_perturbation import judge_float64
+from torchfgsm.parity.kinks import gradients_near
 from torchfgsm.parity.originals_side import Originals, iterations, up_to
 from torchfgsm.parity.run import verdict_apart
 from torchfgsm.parity.truth import true_adversarial
@@ -161,7 +162,8 @@ class Runner:
         if any(name.startswith("attack/") for name in expected):
             verdict = verdict_apart(case, batch, model, expected)
         else:
-            verdict = judge(case, batch, expected, ours, iterate, in_float64)
+            near = gradients_near(case, model, batch)
+            verdict = judge(case, batch, expected, ours, iterate, in_float64, near)
         found = judged(draw, verdict)
         if not found.found or case.dtype == "float64":
             return found

@@ -227,6 +227,7 @@ def test_what_a_power_cut_leaves_is_made_anew(quick: Environment, cache: Path) -
     assert not list(cache.glob("*.building-*"))
 
 
+@pytest.mark.usefixtures("default_signals")
 def test_an_interrupted_creation_leaves_nothing(
     quick: Environment, cache: Path, tmp_path: Path
 ) -> None:

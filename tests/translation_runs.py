@@ -25,6 +25,7 @@ from torchfgsm.parity import port
 from torchfgsm.parity.cases import NSL_WORDS, NUMPY_ORDERS, Case
 from torchfgsm.parity.data import Array, Data
 from torchfgsm.parity.judge import judge
+from torchfgsm.parity.kinks import gradients_near
 from torchfgsm.parity.originals_side import Originals
 from torchfgsm.parity.verdict import Verdict
 from torchfgsm.translation import Translation, translate
@@ -232,7 +233,8 @@ class Side:
             return port.run_port(replace(case, dtype="float64"), self.model, data)
 
         expected |= self.originals.judges(case, *on, expected)
-        return judge(case, self.data, expected, actual, iterate, in_float64)
+        near = gradients_near(case, self.model, self.data)
+        return judge(case, self.data, expected, actual, iterate, in_float64, near)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ _Floats = NDArray[np.float64]
 
 # Half of the distance from 1 to the next float.
 UNITS = {"float32": 2.0**-24, "float64": 2.0**-53}
+_MOVED = 1e-3  # of an example's largest move
 
 
 def rounding(miss: _Floats, classes: int, dtype: str = "float32") -> _Floats:
@@ -119,3 +120,52 @@ def fitted_error(difference: _Floats, slope: _Floats, limit: float) -> float:
     size = float((slope * slope).sum())
     best = float((difference * slope).sum()) / size if size else 0.0
     return min(max(best, -limit), limit)
+
+
+def error_of_both(
+    steps: tuple[np.ndarray, np.ndarray],
+    gradients: tuple[_Floats, _Floats],
+    slope: _Floats,
+    limit: float,
+    norm: str,
+) -> tuple[float, float] | None:
+    """The noise that is left beside errors of the label's slope that explain one example's signs.
+
+    One error must give all of the original's signs, and one all of the port's.
+
+    Args:
+        steps: the original's and the port's perturbation.
+        gradients: the original's in float32, and in float64.
+        slope: derivative of the label's logit.
+        limit: the largest error.
+        norm: "linf" or "l1".
+
+    Returns:
+        The noise and the larger of the two errors; None where no error explains the signs.
+    """
+    expected, actual = (moves(side) for side in steps)
+    g32, g64 = gradients
+    agree = (expected == actual) | (np.isnan(expected) & np.isnan(actual))
+    difference = g32 - g64
+    if not np.isfinite(difference).all():
+        return None
+    rest = np.abs(difference - fitted_error(difference[agree], slope[agree], limit) * slope)
+    noise = float(rest[agree].max(initial=0.0))
+    sides = (expected, actual, float(rest.max())), (actual, expected, noise)
+    errors = []
+    for own, other, e in sides:
+        if norm == "l1":
+            errors.append(abs(error_of_maximum(own, g64, slope, e, limit)))
+        else:  # Where one side alone did not move, it can only have wanted to go the other way.
+            signs = np.where(own == 0, -other, own)
+            one = error_of_signs(signs, g64, slope, e, limit) if own.any() else np.inf
+            errors.append(abs(one))
+    error = max(errors)
+    return None if error == 0 or not np.isfinite(error) else (noise, error)
+
+
+def moves(steps: np.ndarray) -> _Floats:
+    """The signs of one example's steps; what hardly moves was rounded when it was added to x."""
+    size = np.abs(steps)
+    found: _Floats = np.where(size > _MOVED * size.max(), np.sign(steps), 0.0)
+    return found

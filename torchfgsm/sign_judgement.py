@@ -6,18 +6,19 @@ the original's own gradient in float64, from the same weights.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from torchfgsm.comparison import Difference
-from torchfgsm.label_slope import LabelSlope, error_of_maximum, error_of_signs, fitted_error
+from torchfgsm.label_slope import LabelSlope, error_of_both, moves
 
 _Floats = NDArray[np.float64]
 _EXPLAINED_LIMIT = 1e-3
 _WORST_KEPT = 10
-_MOVED = 1e-3  # of an example's largest move
+_SAME = 1e-9  # of its largest entry: two programs in float64
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ def judge_signs(
     norm: str,
     x: np.ndarray | None = None,
     label: LabelSlope | None = None,
+    near: Callable[[int], np.ndarray] | None = None,
 ) -> SignVerdict:
     """Judges every element at which two L-inf or L1 perturbations differ in sign.
 
@@ -138,6 +140,9 @@ def judge_signs(
     than its rounding, gives all of the port's signs; e is then what is left of the original's
     error without its own error of that slope. Such mismatches may be any number.
 
+    With `near`, what is left is explained where the example lies on a kink: where at one of the
+    points that rounding leads to the float64 gradient has all of the port's signs, within e.
+
     In PGD a flipped sign changes all later iterates. The caller passes the data of the first
     iterate at which the two sides differ: its steps, and the gradients at their common point.
 
@@ -150,6 +155,9 @@ def judge_signs(
         norm: "linf" or "l1".
         x: the unperturbed inputs, (N, ...).
         label: what the label's slope rounds to, where the loss is a softmax cross-entropy.
+        near: example -> the float64 gradients (K, ...) at that example and at points that differ
+            from it by rounding alone, of any scale; the first, at the example itself, must be its
+            `g64`, or they explain nothing.
 
     Raises:
         ValueError: another norm, or shapes that differ.
@@ -169,13 +177,17 @@ def judge_signs(
     signs = np.sign(steps[0]), np.sign(steps[1])
     mismatches: list[SignMismatch] = []
     for example in np.unique(np.argwhere(~_same(*signs))[:, 0]):
-        rows = tuple(np.asarray(a[example], dtype=np.float64) for a in (*signs, g32, g64))
-        judged = _judge_example(*rows, norm=norm)
+        left, right, own, true = (
+            np.asarray(a[example], dtype=np.float64) for a in (*signs, g32, g64)
+        )
+        judged = _judge_example(left, right, own, true, norm=norm)
+        pair = steps[0][example], steps[1][example]
         if label is not None:
-            moves = _moves(steps[0][example]), _moves(steps[1][example])
             slope = np.asarray(label.slope[example], np.float64)
             limit = float(label.rounding[example])
-            judged = _judge_label(judged, moves, rows[2], rows[3], slope, limit, norm)
+            judged = _judge_label(judged, pair, (own, true), slope, limit, norm)
+        if near is not None and not all(m.explained for m in judged):
+            judged = _judge_kink(judged, pair, true, near(int(example)), norm)
         mismatches += [replace(m, index=(int(example), *m.index)) for m in judged]
     explained = sum(m.explained for m in mismatches)
     worst = sorted(mismatches, key=lambda m: (m.explained, -m.ratio))[:_WORST_KEPT]
@@ -218,54 +230,44 @@ def _judge_example(
 
 def _judge_label(
     mismatches: list[SignMismatch],
-    moves: tuple[_Floats, _Floats],
-    g32: _Floats,
-    g64: _Floats,
+    steps: tuple[np.ndarray, np.ndarray],
+    gradients: tuple[_Floats, _Floats],
     slope: _Floats,
     limit: float,
     norm: str,
 ) -> list[SignMismatch]:
-    """The mismatches of one example, explained where errors of the label's slope do it.
-
-    One error must give all of the original's signs, and one all of the port's.
-    """
-    expected, actual = moves
-    agree = _same(expected, actual)
-    difference = g32 - g64
-    if not np.isfinite(difference).all():
+    """The mismatches of one example, explained where errors of the label's slope do it."""
+    found = error_of_both(steps, gradients, slope, limit, norm)
+    if found is None:
         return mismatches
-    rest = np.abs(difference - fitted_error(difference[agree], slope[agree], limit) * slope)
-    noise = float(rest[agree].max(initial=0.0))
-    sides = (expected, actual, float(rest.max())), (actual, expected, noise)
-    find = _error_of_signs if norm == "linf" else _error_of_maximum
-    error = max(abs(find(own, other, g64, slope, e, limit)) for own, other, e in sides)
-    if error == 0 or not np.isfinite(error):
-        return mismatches
+    noise, error = found
     return [
         replace(m, noise=noise, judged=error, ratio=error / limit, explained=True, rounded=True)
         for m in mismatches
     ]
 
 
-def _error_of_signs(
-    own: _Floats, other: _Floats, g64: _Floats, slope: _Floats, noise: float, limit: float
-) -> float:
-    # Where one side alone did not move, it can only have wanted to go the other way.
-    signs = np.where(own == 0, -other, own)
-    return error_of_signs(signs, g64, slope, noise, limit) if own.any() else np.inf
-
-
-def _error_of_maximum(
-    own: _Floats, other: _Floats, g64: _Floats, slope: _Floats, noise: float, limit: float
-) -> float:
-    return error_of_maximum(own, g64, slope, noise, limit)
-
-
-def _moves(steps: np.ndarray) -> _Floats:
-    """The signs of one example's steps; what hardly moves was rounded when it was added to x."""
-    size = np.abs(steps)
-    found: _Floats = np.where(size > _MOVED * size.max(), np.sign(steps), 0.0)
-    return found
+def _judge_kink(
+    mismatches: list[SignMismatch],
+    steps: tuple[np.ndarray, np.ndarray],
+    g64: _Floats,
+    near: np.ndarray,
+    norm: str,
+) -> list[SignMismatch]:
+    """The mismatches of one example, explained where a gradient beside it has the port's signs."""
+    size = float((near[0] * near[0]).sum())
+    scale = float((near[0] * g64).sum()) / size if size else 0.0
+    if scale <= 0 or not np.abs(scale * near[0] - g64).max() <= _SAME * np.abs(g64).max():
+        return mismatches
+    noise = mismatches[0].noise
+    expected, actual = moves(steps[0]), moves(steps[1])
+    # What the port alone did not move was stopped at a bound.
+    wanted = np.where((actual == 0) & (norm == "linf"), -expected, actual)
+    for gradient in scale * near[1:]:
+        least = -noise if norm == "linf" else float(np.abs(gradient).max()) - 2 * noise
+        if wanted.any() and ((wanted * gradient >= least) | (wanted == 0)).all():
+            return [replace(m, explained=True) for m in mismatches]
+    return mismatches
 
 
 def _gap(expected: _Floats, actual: _Floats, g64: _Floats, noise: float) -> float:

@@ -21,6 +21,7 @@ from torchfgsm.parity.judge_perturbation import (
     judge_signs_first,
     saturated_examples,
 )
+from torchfgsm.parity.kinks import Near
 from torchfgsm.parity.verdict import Verdict
 
 _MAX_ULPS = 3.0
@@ -33,6 +34,7 @@ def judge(
     actual: Arrays,
     iterate: Iterate,
     in_float64: Callable[[], Arrays],
+    near: Near | None = None,
 ) -> Verdict:
     """Judges a case.
 
@@ -43,6 +45,8 @@ def judge(
         actual: The port's arrays.
         iterate: turns -> the port's arrays when it stops after that many steps.
         in_float64: The port's arrays in float64; asked for only where float32 needs it.
+        near: The port's float64 gradients around an example (see `kinks`), asked for where nothing
+            else explains its signs.
 
     Returns:
         The verdict.
@@ -58,7 +62,7 @@ def judge(
         found = judge_by_truth(case, data, expected, theirs, actual, in_float64)
     else:
         ours = dict(actual)
-        found = judge_signs_first(case, data, expected, theirs, ours, iterate, in_float64)
+        found = judge_signs_first(case, data, expected, theirs, ours, iterate, in_float64, near)
     return replace(found, saturated=saturated_examples(expected), examples=len(data.y))
 
 

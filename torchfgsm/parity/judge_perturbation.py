@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from torchfgsm.judgement import compare_to_truth
 from torchfgsm.label_slope import LabelSlope, rounding, saturated
 from torchfgsm.parity.cases import Case, norm_of
 from torchfgsm.parity.data import Array, Data
+from torchfgsm.parity.kinks import Near
 from torchfgsm.parity.label_fit import without_rounding
 from torchfgsm.parity.originals_side import iterations
 from torchfgsm.parity.truth import true_adversarial
@@ -188,6 +189,7 @@ def judge_signs_first(
     actual: dict[str, Array],
     iterate: Iterate,
     in_float64: Callable[[], Arrays],
+    near: Near | None = None,
 ) -> Verdict:
     """Signs first; elements whose flip is explained count as equal for the values."""
     if all(k in actual and np.array_equal(theirs[k], actual[k]) for k in theirs):
@@ -195,21 +197,14 @@ def judge_signs_first(
     turns = iterations(case)
     verdicts: dict[str, SignVerdict] = {}
     if turns > 1 and norm_of(case) == "linf":
-        verdicts, diverged = _first_differences(data, expected, iterate, turns)
+        verdicts, diverged = _first_differences(data, expected, iterate, near, turns)
         for key, rows in diverged.items():
             actual[key] = np.where(rows, theirs[key], actual[key])
     else:
+        judge_step = _StepJudge(norm_of(case), data.classes, expected, near)
         for name, x in data.x.items():
             key = f"adv/{name}"
-            verdicts[key] = judge_signs(
-                theirs[key],
-                actual[key],
-                expected[f"gradient/{name}"],
-                expected[f"gradient64/{name}"],
-                norm=norm_of(case),
-                x=x,
-                label=label_slope(expected, name, data.classes),
-            )
+            verdicts[key] = judge_step(name, data.x, theirs[key], actual[key])
             flipped = np.sign(theirs[key] - x) != np.sign(actual[key] - x)
             actual[key] = np.where(flipped, theirs[key], actual[key])
     values = judge_by_truth(case, data, expected, theirs, actual, in_float64)
@@ -226,31 +221,52 @@ def judge_signs_first(
     )
 
 
+@dataclass(frozen=True)
+class _StepJudge:
+    """Judges the signs of one step, whose arrays `expected` has under the step's number."""
+
+    norm: str
+    classes: int
+    expected: Arrays
+    near: Near | None
+
+    def __call__(
+        self, name: str, before: Mapping[str, Array], theirs: Array, ours: Array, turn: int = 0
+    ) -> SignVerdict:
+        place = f"{turn}/{name}" if turn else name
+        near = self.near
+        return judge_signs(
+            theirs,
+            ours,
+            self.expected[f"gradient/{place}"],
+            self.expected[f"gradient64/{place}"],
+            norm=self.norm,
+            x=before[name],
+            label=label_slope(self.expected, name, self.classes, turn or None),
+            near=None if near is None else lambda example: near(before, example)[name],
+        )
+
+
 def _first_differences(
-    data: Data, expected: Arrays, iterate: Iterate, turns: int
+    data: Data, expected: Arrays, iterate: Iterate, near: Near | None, turns: int
 ) -> tuple[dict[str, SignVerdict], dict[str, Array]]:
     """Judges each example at the first iterate at which the two sides differ."""
+    judge_step = _StepJudge("linf", data.classes, expected, near)
     verdicts: dict[str, SignVerdict] = {}
     diverged: dict[str, Array] = {}
     for name, x in data.x.items():
-        before = x
+        before = data.x
         gone = np.zeros(len(x), bool)
         for turn in range(1, turns + 1):
-            theirs = expected[f"iterate/{turn}/{name}"]
+            after = {n: expected[f"iterate/{turn}/{n}"] for n in data.x}
+            theirs = after[name]
             ours = np.where(_rows(gone, x), theirs, iterate(turn)[f"adv/{name}"])
             if not np.array_equal(theirs, ours):
-                verdicts[f"adv/{name}, step {turn}"] = judge_signs(
-                    theirs,
-                    ours,
-                    expected[f"gradient/{turn}/{name}"],
-                    expected[f"gradient64/{turn}/{name}"],
-                    norm="linf",
-                    x=before,
-                    label=label_slope(expected, name, data.classes, turn),
-                )
-                flipped = np.sign(theirs - before) != np.sign(ours - before)
+                key = f"adv/{name}, step {turn}"
+                verdicts[key] = judge_step(name, before, theirs, ours, turn)
+                flipped = np.sign(theirs - before[name]) != np.sign(ours - before[name])
                 gone |= flipped.reshape(len(x), -1).any(axis=1)
-            before = theirs
+            before = after
         diverged[f"adv/{name}"] = _rows(gone, x)
     return verdicts, diverged
 
