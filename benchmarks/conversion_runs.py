@@ -217,7 +217,7 @@ def largest_errors(model: ConvertedModel, worker: Observed) -> dict[str, float]:
     Of an example whose float32 and float64 results TensorFlow gave, the nearer one counts: a relu
     within rounding of zero makes the two differ.
     """
-    from torchfgsm.converters.measuring import named
+    from torchfgsm.converters.verification.measuring import named
 
     nearest: dict[tuple[str, str], Array] = {}
     for asked, answered in worker.results:
@@ -234,7 +234,7 @@ def largest_errors(model: ConvertedModel, worker: Observed) -> dict[str, float]:
 
 
 def _measured(model: ConvertedModel, asked: dict[str, Array]) -> dict[str, Array]:
-    from torchfgsm.converters.measuring import Question, measure
+    from torchfgsm.converters.verification.measuring import Question, measure
 
     inputs = {k.removeprefix("input/"): v for k, v in asked.items() if k.startswith("input/")}
     return measure(model, Question.about(model, inputs))

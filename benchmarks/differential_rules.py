@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.conversion_twins import Array
 from benchmarks.differential_draws import Draw
-from torchfgsm.comparison import Difference
+from torchfgsm.judging.comparison import Difference
 from torchfgsm.parity.cases import Case, norm_of
 from torchfgsm.parity.judge_perturbation import per_example
 from torchfgsm.parity.originals_side import iterations

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from torchfgsm import converters
-from torchfgsm.configuration import LIBRARIES
+from torchfgsm.libraries.configuration import LIBRARIES
 from torchfgsm.originals.cleverhans_torch import CleverHansTorch
 from torchfgsm.parity import digits, recorded
 from torchfgsm.parity.cases import all_cases

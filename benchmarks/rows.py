@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from torchfgsm import __version__
-from torchfgsm.machine import driver_version
+from torchfgsm.cli.env import driver_version
 
 
 @dataclass(frozen=True, kw_only=True)

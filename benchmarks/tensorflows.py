@@ -22,7 +22,7 @@ from benchmarks.marked_block import with_block
 from benchmarks.page_command import Rows
 from benchmarks.record import COUNT
 from torchfgsm import converters
-from torchfgsm.configuration import TITLES
+from torchfgsm.libraries.configuration import TITLES
 from torchfgsm.originals import LIBRARIES, TENSORFLOWS
 from torchfgsm.parity import digits
 from torchfgsm.parity.cases import Case, all_cases

@@ -21,14 +21,7 @@ import torch
 from benchmarks.rows import device_name
 from benchmarks.training_optimizers import Library, Optimizer
 from benchmarks.training_rows import Row
-from torchfgsm import (
-    Recipe,
-    Weighting,
-    __version__,
-    adversarial_loss,
-    adversarial_step,
-    converters,
-)
+from torchfgsm import Recipe, Weighting, __version__, adversarial_loss, adversarial_step, converters
 from torchfgsm.converters import ConvertedModel
 from torchfgsm.converters.ops.normalization import KerasBatchNorm
 from torchfgsm.originals import KERAS_2, Worker

@@ -39,7 +39,7 @@ from benchmarks.training_ways import (
     in_channels_last,
     in_eval_mode,
 )
-from torchfgsm.machine import exact_arithmetic
+from torchfgsm.system.arithmetic import exact_arithmetic
 
 Gradients = list[Tensor]
 

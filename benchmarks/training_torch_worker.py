@@ -21,7 +21,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from benchmarks.models import ARCHITECTURES
 from benchmarks.training_ways import Step, by_hand, in_channels_last, step
 from torchfgsm import __version__
-from torchfgsm.machine import exact_arithmetic
+from torchfgsm.system.arithmetic import exact_arithmetic
 
 Values = dict[str, Any]
 Arrays = dict[str, Any]

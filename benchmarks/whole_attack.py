@@ -23,7 +23,7 @@ from benchmarks.command import Options, Sizes, run
 from benchmarks.contest import Pace, Provider, compete
 from benchmarks.models import ARCHITECTURES
 from benchmarks.rows import Row
-from torchfgsm.machine import exact_arithmetic
+from torchfgsm.system.arithmetic import exact_arithmetic
 
 REFERENCE = "by hand"
 AGAIN = "by hand, again"

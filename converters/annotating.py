@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from torchfgsm.converters import onnx_graph
 from torchfgsm.converters.annotation import Annotation, Array, OtherWeight, Penalty, Port, Weight
-from torchfgsm.converters.onnx_graph import Layout
+from torchfgsm.converters.onnx_side import graph as onnx_graph
+from torchfgsm.converters.onnx_side.graph import Layout
 
 
 def annotate(values: dict[str, Any], arrays: dict[str, Array], name: str) -> tuple[Any, Annotation]:

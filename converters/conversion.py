@@ -7,20 +7,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from torchfgsm import extras
-from torchfgsm.comparison import Comparison
-from torchfgsm.converters import fixed_batch, verification
 from torchfgsm.converters.annotation import Annotation
-from torchfgsm.converters.building import build
 from torchfgsm.converters.errors import ConversionError, named
 from torchfgsm.converters.exporting import Exporter, exporter
 from torchfgsm.converters.formats import form_of
 from torchfgsm.converters.in_memory import exporter_of, is_keras_model
-from torchfgsm.converters.interpreter_check import compare_outputs
 from torchfgsm.converters.model import ConvertedModel
-from torchfgsm.converters.onnx_file import read_onnx
+from torchfgsm.converters.onnx_side import fixed_batch
+from torchfgsm.converters.onnx_side.file import read_onnx
 from torchfgsm.converters.options import Options
+from torchfgsm.converters.torch_side.building import build
+from torchfgsm.converters.verification import verifying as verification
+from torchfgsm.converters.verification.interpreter_check import compare_outputs
+from torchfgsm.judging.comparison import Comparison
 from torchfgsm.originals.environment import EnvironmentUnavailable
+from torchfgsm.system import extras
 
 
 def convert(source: Path | Any, options: Options) -> tuple[ConvertedModel, Any]:
@@ -122,7 +123,7 @@ def _from_tensorflow(source: Exporter, options: Options) -> tuple[ConvertedModel
     if options.verify:
         parts += _verified(model, graph, source, options)
     if options.verify_training:
-        from torchfgsm.converters.training_check import verify_training
+        from torchfgsm.converters.verification.training_check import verify_training
 
         options.report("verifying training steps")
         parts.append(verify_training(model, source))

@@ -14,7 +14,7 @@ from torchfgsm.converters.annotating import annotate
 from torchfgsm.converters.annotation import Annotation, Array
 from torchfgsm.converters.errors import ConversionError, named
 from torchfgsm.converters.formats import HDF5, needs
-from torchfgsm.converters.inference import infer
+from torchfgsm.converters.onnx_side.inference import infer
 from torchfgsm.converters.options import Options
 from torchfgsm.converters.tensorflow_python import own_python
 from torchfgsm.converters.tensorflow_side.messages import cause

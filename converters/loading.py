@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from torchfgsm.converters.batches import Data
 from torchfgsm.converters.conversion import convert
 from torchfgsm.converters.errors import ConversionError
 from torchfgsm.converters.formats import HDF5
 from torchfgsm.converters.model import ConvertedModel
 from torchfgsm.converters.options import AllKeywords, Keywords, Options, PathLike, Progress
+from torchfgsm.converters.verification.batches import Data
 from torchfgsm.converters.writing import refuse_target, write_onnx
 
 if TYPE_CHECKING:

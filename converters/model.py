@@ -12,13 +12,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, fx, nn
 
-from torchfgsm.comparison import Comparison
 from torchfgsm.converters.annotation import Annotation, Weight
 from torchfgsm.converters.errors import ConversionError
-from torchfgsm.converters.heads import Head, logits_text
 from torchfgsm.converters.input_checks import described, ordered_inputs
 from torchfgsm.converters.ops.shapes import Float
-from torchfgsm.output_form import OutputForm
+from torchfgsm.converters.torch_side.heads import Head, logits_text
+from torchfgsm.judging.comparison import Comparison
+from torchfgsm.losses.output_form import OutputForm
 
 Output = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 

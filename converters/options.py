@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, TypedDict
 
 import torch
 
-from torchfgsm.converters.batches import Data
 from torchfgsm.converters.errors import ConversionError
+from torchfgsm.converters.verification.batches import Data
 
 if TYPE_CHECKING:
     from torchfgsm.originals.process import Worker

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from torchfgsm import whole_file
 from torchfgsm.converters.errors import ConversionError, named
+from torchfgsm.system import whole_file
 
 LARGEST = 2**31 - 1
 """Bytes that one file can hold: the limit of protobuf."""

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from torchfgsm.configuration import Configuration
 from torchfgsm.explanation.result import (
     Explanation,
     FieldEffect,
@@ -22,6 +21,7 @@ from torchfgsm.explanation.result import (
     TrainingExplanation,
     Trap,
 )
+from torchfgsm.libraries.configuration import Configuration
 
 Array = npt.NDArray[Any]
 HOSTILE = "<img src=http://example.com/x.png onerror=alert(1)>|`$&\x1b[31m\n"

@@ -15,7 +15,7 @@ import torch
 from layouts import LAYOUTS, laid_out
 from torch import Tensor
 
-from torchfgsm import reference
+from torchfgsm.core import step as one_turn
 from torchfgsm.kernel import op
 
 INF = math.inf
@@ -260,7 +260,7 @@ def difference(case: Case, found: list[Tensor], expected: list[Tensor]) -> str |
 def _in_float64(case: Case, expected: list[Tensor]) -> list[Tensor]:
     """The reference in float64, from the gradient as the case's own dtype conditions it."""
     recipe, call = op._recipe(*case.rules), op._together(case.numbers, case.tensors)
-    grads = reference.conditioned(case.x, case.grad, recipe, call)
+    grads = one_turn.conditioned(case.x, case.grad, recipe, call)
     tensors = [None if i % 5 == 4 else t for i, t in enumerate(case.tensors)]
     numbers = [1.0 if i % 5 == 4 else n for i, n in enumerate(case.numbers)]
     norm, _, _, *others = case.rules

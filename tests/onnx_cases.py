@@ -11,8 +11,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from torchfgsm.converters import ConvertedModel
-from torchfgsm.converters.building import build
-from torchfgsm.converters.inference import infer
+from torchfgsm.converters.onnx_side.inference import infer
+from torchfgsm.converters.torch_side.building import build
 
 
 @dataclass

@@ -8,8 +8,8 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from torchfgsm.converters import ConvertedModel
-from torchfgsm.converters.building import build
-from torchfgsm.converters.inference import infer
+from torchfgsm.converters.onnx_side.inference import infer
+from torchfgsm.converters.torch_side.building import build
 
 Value = tuple[str, Any, list[int]]
 FLOAT, INT = TensorProto.FLOAT, TensorProto.INT64

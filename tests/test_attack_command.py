@@ -22,7 +22,7 @@ from onnx_models import FLOAT, dense  # noqa: E402
 from processes import environment  # noqa: E402
 
 from torchfgsm import Recipe, attack, converters  # noqa: E402
-from torchfgsm.dataset_attack.command import _generator  # noqa: E402
+from torchfgsm.cli.attack.command import _generator  # noqa: E402
 
 Capture = pytest.CaptureFixture[str]
 pytestmark = pytest.mark.usefixtures("one_thread")

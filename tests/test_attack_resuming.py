@@ -23,7 +23,7 @@ from attack_files import PGD, Array, classes, inputs, made, refused, run  # noqa
 from onnx_models import FLOAT, dense  # noqa: E402
 from processes import environment  # noqa: E402
 
-from torchfgsm.dataset_attack import output as output_module  # noqa: E402
+from torchfgsm.cli.attack import output as output_module  # noqa: E402
 
 Capture = pytest.CaptureFixture[str]
 pytestmark = pytest.mark.usefixtures("one_thread")

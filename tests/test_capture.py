@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from toy_models import NeverCalled, TwoInputs, batch, mlp, noisy
 
 from torchfgsm import Recipe, attack
-from torchfgsm.cuda_graph import CudaGraph
-from torchfgsm.graphs import CapturedAttack, capture
+from torchfgsm.graphs.captured_attack import CapturedAttack, capture
+from torchfgsm.graphs.cuda_graph import CudaGraph
 
 FGSM = Recipe(step=0.1)
 PGD = Recipe(step=0.05, iterations=3, epsilon=0.1, clip_min=0.0, clip_max=1.0)

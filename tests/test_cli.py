@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from processes import environment
 
-from torchfgsm import cli, failures
+from torchfgsm import cli
+from torchfgsm.cli import ending
 from torchfgsm.parity import port, recorded
 from torchfgsm.parity.cases import main_cases
 
@@ -50,7 +51,7 @@ def test_without_an_environment_the_demo_says_so_and_takes_recorded_results(
 
 def test_recorded_demo_is_equal(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, "demo", "--recorded")
-    assert code == failures.EQUAL
+    assert code == ending.EQUAL
     assert "PASSED" in out.splitlines()[-1]
     assert "recorded results of" in err
 
@@ -58,7 +59,7 @@ def test_recorded_demo_is_equal(capsys: pytest.CaptureFixture[str]) -> None:
 def test_json_is_all_there_is_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "demo", "--recorded", "--json")
     found = json.loads(out)
-    assert code == failures.EQUAL
+    assert code == ending.EQUAL
     assert found["passed"] is True
     assert {row["case"].split(" /")[0] for row in found["rows"]} == set(found["versions"])
 
@@ -73,7 +74,7 @@ def test_a_fault_in_the_port_is_exit_code_1(
 
     monkeypatch.setattr(port, "perturb", wrong)
     code, out, _ = run(capsys, "demo", "--recorded")
-    assert code == failures.DIFFERENT
+    assert code == ending.DIFFERENT
     assert "DIFFERENT" in out.splitlines()[-1]
 
 
@@ -82,13 +83,13 @@ def test_no_recording_is_exit_code_2(
 ) -> None:
     monkeypatch.setattr(recorded.load, "__defaults__", (tmp_path,))
     code, out, err = run(capsys, "demo", "--recorded")
-    assert (code, out) == (failures.COULD_NOT_COMPARE, "")
+    assert (code, out) == (ending.COULD_NOT_COMPARE, "")
     assert len(err.splitlines()) == 1
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     code, out, err = run(capsys, "compare", *arguments)
-    assert code == failures.COULD_NOT_COMPARE
+    assert code == ending.COULD_NOT_COMPARE
     assert out == ""
     assert "Traceback" not in err
     return err.splitlines()[-1]

@@ -19,10 +19,12 @@ from processes import environment
 pytest.importorskip("onnx")
 pytest.importorskip("onnx2torch")
 
-from torchfgsm import cli, extras, failures
+from torchfgsm import cli
+from torchfgsm.cli import ending
 from torchfgsm.converters.errors import ConversionError, told_as
 from torchfgsm.originals.process import WorkerError
 from torchfgsm.parity import recorded
+from torchfgsm.system import extras
 
 Capture = pytest.CaptureFixture[str]
 HIDING = """
@@ -139,7 +141,7 @@ def ended(capsys: Capture, error: BaseException) -> tuple[int, list[str]]:
     def command() -> int:
         raise error
 
-    code = failures.run(command, 2)
+    code = ending.run(command, 2)
     return code, capsys.readouterr().err.splitlines()
 
 
@@ -149,7 +151,7 @@ def ended(capsys: Capture, error: BaseException) -> tuple[int, list[str]]:
 )
 def test_a_fault_of_our_own_has_a_code_and_a_trace(capsys: Capture, error: Exception) -> None:
     code, lines = ended(capsys, error)
-    assert code == failures.FAULT == 70
+    assert code == ending.FAULT == 70
     assert any(line.startswith("Traceback") for line in lines)
     assert "a fault of torchfgsm itself" in lines[-1]
     assert type(error).__name__ in lines[-1]
@@ -179,7 +181,7 @@ def test_what_a_user_can_mend_is_one_line(capsys: Capture, error: Exception, say
 
 def test_the_exit_codes_are_on_the_page() -> None:
     page = (Path(__file__).parent.parent / "docs" / "command-line.md").read_text(encoding="utf-8")
-    for code in (failures.EQUAL, failures.DIFFERENT, failures.COULD_NOT_COMPARE, failures.FAULT):
+    for code in (ending.EQUAL, ending.DIFFERENT, ending.COULD_NOT_COMPARE, ending.FAULT):
         assert f"| {code} |" in page
 
 
@@ -195,7 +197,7 @@ def test_a_temporary_file_is_called_as_the_user_knows_it(error: Exception) -> No
     with pytest.raises(type(error)) as caught, told_as(Path("/tmp/a/m.keras"), "given.h5"):
         raise error
     assert "/tmp/a" not in str(caught.value)
-    assert "given.h5" in failures.one_line(caught.value)
+    assert "given.h5" in ending.one_line(caught.value)
 
 
 def test_compare_names_the_file_that_it_was_given(

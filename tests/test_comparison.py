@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchfgsm.comparison import Comparison, Difference, compare
+from torchfgsm.judging.comparison import Comparison, Difference, compare
 
 ONE = {"a": np.arange(6.0).reshape(2, 3)}
 

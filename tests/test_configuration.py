@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from torchfgsm.configuration import _ITERATED as ITERATED
-from torchfgsm.configuration import _MEANT as MEANT
-from torchfgsm.configuration import (
+from torchfgsm.libraries.configuration import _ITERATED as ITERATED
+from torchfgsm.libraries.configuration import _MEANT as MEANT
+from torchfgsm.libraries.configuration import (
     LIBRARIES,
     Configuration,
     attack_options,

@@ -23,12 +23,13 @@ pytest.importorskip("onnx2torch")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from planted_faults import Fault, ScaledGradient  # noqa: E402
 
-from torchfgsm.converters import ConversionError, load, onnx_graph  # noqa: E402
+from torchfgsm.converters import ConversionError, load  # noqa: E402
 from torchfgsm.converters.annotation import Annotation, Port, Weight  # noqa: E402
 from torchfgsm.converters.formats import needs  # noqa: E402
-from torchfgsm.converters.heads import find_heads  # noqa: E402
+from torchfgsm.converters.onnx_side import graph as onnx_graph  # noqa: E402
 from torchfgsm.converters.ops import activations, convolution, normalization  # noqa: E402
-from torchfgsm.converters.verification import verify_with_onnx  # noqa: E402
+from torchfgsm.converters.torch_side.heads import find_heads  # noqa: E402
+from torchfgsm.converters.verification.verifying import verify_with_onnx  # noqa: E402
 
 
 def make_model(

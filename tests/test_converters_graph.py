@@ -21,7 +21,8 @@ pytest.importorskip("onnx2torch")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from onnx.reference import ReferenceEvaluator  # noqa: E402
 
-from torchfgsm.converters import ConversionError, load, onnx_graph  # noqa: E402
+from torchfgsm.converters import ConversionError, load  # noqa: E402
+from torchfgsm.converters.onnx_side import graph as onnx_graph  # noqa: E402
 from torchfgsm.converters.ops import recurrent  # noqa: E402
 from torchfgsm.converters.ops.host_values import evaluator  # noqa: E402
 

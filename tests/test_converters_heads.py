@@ -16,8 +16,8 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from torchfgsm.converters import ConvertedModel  # noqa: E402
-from torchfgsm.converters.building import build  # noqa: E402
-from torchfgsm.converters.inference import infer  # noqa: E402
+from torchfgsm.converters.onnx_side.inference import infer  # noqa: E402
+from torchfgsm.converters.torch_side.building import build  # noqa: E402
 
 Node = tuple[str, list[str], str, dict[str, Any]]
 

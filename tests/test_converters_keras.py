@@ -13,7 +13,7 @@ import torch
 
 from torchfgsm.converters.annotating import annotate
 from torchfgsm.converters.annotation import Annotation
-from torchfgsm.converters.building import build
+from torchfgsm.converters.torch_side.building import build
 from torchfgsm.originals.environment import EnvironmentUnavailable
 from torchfgsm.originals.process import Reply, Worker, WorkerError
 

@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from planted_faults import Fault, ScaledGradient, ScaledInFloat32
 from torch import nn
 
-from torchfgsm.comparison import compare
 from torchfgsm.converters import ConversionError, ConvertedModel, export_onnx, load
-from torchfgsm.converters.building import build
 from torchfgsm.converters.exporting import exporter
 from torchfgsm.converters.formats import needs
-from torchfgsm.converters.judging import compare_scaled
-from torchfgsm.converters.measuring import Question, measure, named
-from torchfgsm.converters.verification import verify_with_tensorflow
+from torchfgsm.converters.torch_side.building import build
+from torchfgsm.converters.verification.judging import compare_scaled
+from torchfgsm.converters.verification.measuring import Question, measure, named
+from torchfgsm.converters.verification.verifying import verify_with_tensorflow
+from torchfgsm.judging.comparison import compare
 from torchfgsm.originals.environment import EnvironmentUnavailable
 from torchfgsm.originals.process import Worker
 

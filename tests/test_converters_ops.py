@@ -27,8 +27,8 @@ from onnx_cases import (  # noqa: E402
 )
 
 from torchfgsm.converters import ConversionError  # noqa: E402
-from torchfgsm.converters.building import build  # noqa: E402
-from torchfgsm.converters.inference import infer  # noqa: E402
+from torchfgsm.converters.onnx_side.inference import infer  # noqa: E402
+from torchfgsm.converters.torch_side.building import build  # noqa: E402
 
 _FLAT = {"ArgMax", "ArgMin", "IsInf", "IsNaN", "Equal", "Less", "Greater", "LessOrEqual",
          "GreaterOrEqual"}  # fmt: skip

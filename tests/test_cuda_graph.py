@@ -15,9 +15,9 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from toy_models import batch, mlp, noisy
 
 from torchfgsm import Recipe, Weighting, adversarial_step, attack
-from torchfgsm.cuda_graph import CudaGraph
-from torchfgsm.graphs import CapturedAttack, capture
-from torchfgsm.machine import exact_arithmetic
+from torchfgsm.graphs.captured_attack import CapturedAttack, capture
+from torchfgsm.graphs.cuda_graph import CudaGraph
+from torchfgsm.system.arithmetic import exact_arithmetic
 
 STEP = Recipe(step=0.1)
 

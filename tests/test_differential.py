@@ -27,8 +27,8 @@ from benchmarks.differential_rules import (
     Outcome,
 )
 from benchmarks.differential_runs import Runner
-from torchfgsm import model_gradient, norms
-from torchfgsm.configuration import LIBRARIES
+from torchfgsm.core import model_gradient, norms
+from torchfgsm.libraries.configuration import LIBRARIES
 from torchfgsm.parity.cases import norm_of
 
 live = pytest.mark.live

@@ -28,10 +28,10 @@ from benchmarks.differential_rules import (
     refused,
 )
 from benchmarks.differential_shrinking import shrunk
-from torchfgsm.comparison import Comparison, Difference, compare
+from torchfgsm.judging.comparison import Comparison, Difference, compare
+from torchfgsm.judging.signs import judge_signs
 from torchfgsm.parity.cases import Case
 from torchfgsm.parity.verdict import Verdict
-from torchfgsm.sign_judgement import judge_signs
 
 X = np.array([[0.5, 0.5], [0.5, 0.5]], np.float32)
 STEP = np.array([[0.1, 0.1], [0.1, 0.1]], np.float32)

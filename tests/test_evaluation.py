@@ -21,9 +21,9 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Tenso
 from toy_models import Counting, TwoInputs, batch, mlp, noisy, one_hot
 
 from torchfgsm import Recipe, RobustReport, attack, evaluate
-from torchfgsm.evaluation import at_length
-from torchfgsm.progress import Bar
-from torchfgsm.robust_report import ClassScore, CurvePoint
+from torchfgsm.evaluation.evaluating import at_length
+from torchfgsm.evaluation.report import ClassScore, CurvePoint
+from torchfgsm.system.progress import Bar
 
 WEIGHT = torch.tensor([0.5, -2.0, 1.0, 0.25], dtype=torch.float64)
 FGSM = Recipe(step=0.1)

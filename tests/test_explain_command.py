@@ -20,10 +20,10 @@ pytest.importorskip("matplotlib")
 from attack_files import classes, inputs  # noqa: E402
 
 from torchfgsm import cli, converters  # noqa: E402
-from torchfgsm.configuration import Configuration  # noqa: E402
-from torchfgsm.dataset_attack import models  # noqa: E402
-from torchfgsm.explanation import document, page  # noqa: E402
+from torchfgsm.cli.inputs import models  # noqa: E402
 from torchfgsm.explanation.explaining import explain  # noqa: E402
+from torchfgsm.explanation.report import document, page  # noqa: E402
+from torchfgsm.libraries.configuration import Configuration  # noqa: E402
 
 Capture = pytest.CaptureFixture[str]
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from toy_models import batch, mlp
 
 from torchfgsm import Recipe, attack
-from torchfgsm.configuration import Configuration
 from torchfgsm.explanation import batch_attacks
 from torchfgsm.explanation.explaining import explain
 from torchfgsm.explanation.result import Explanation, FieldEffect
+from torchfgsm.libraries.configuration import Configuration
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -13,7 +13,6 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from torchfgsm import Recipe
-from torchfgsm.configuration import LIBRARIES, TITLES, Configuration
 from torchfgsm.explanation.catalogue import (
     CATALOGUE,
     RECIPE_CHOICES,
@@ -23,6 +22,7 @@ from torchfgsm.explanation.catalogue import (
 )
 from torchfgsm.explanation.choice import ANY
 from torchfgsm.explanation.training_effects import Training
+from torchfgsm.libraries.configuration import LIBRARIES, TITLES, Configuration
 from torchfgsm.originals import KERAS_2, WORKERS, python_for
 from torchfgsm.originals.cleverhans_torch import cleverhans_torch
 

@@ -12,8 +12,8 @@ import torch
 from toy_models import Counting, NeverCalled, TwoInputs, batch, mlp, noisy
 
 from torchfgsm import Recipe, Weighting, attack
-from torchfgsm.configuration import Configuration
 from torchfgsm.explanation.explaining import explain
+from torchfgsm.libraries.configuration import Configuration
 from torchfgsm.translation import translate
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -16,8 +16,8 @@ pytest.importorskip("matplotlib")
 from explanation_cases import explanation
 from matplotlib import image
 
-from torchfgsm.explanation import pictures
-from torchfgsm.explanation.examples import as_images, chosen, most_moved
+from torchfgsm.explanation.report import pictures
+from torchfgsm.explanation.report.examples import as_images, chosen, most_moved
 
 
 def test_features_that_are_no_pictures() -> None:

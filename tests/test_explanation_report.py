@@ -17,11 +17,11 @@ pytest.importorskip("matplotlib")
 
 from explanation_cases import HOSTILE, NO_CHANGE, effect, explanation, measures
 
-from torchfgsm.configuration import Configuration
-from torchfgsm.explanation.content import report
-from torchfgsm.explanation.formatting import number, share, signed, signed_share
+from torchfgsm.explanation.report.content import report
+from torchfgsm.explanation.report.formatting import number, share, signed, signed_share
+from torchfgsm.explanation.report.verdict import distance_left, verdict
 from torchfgsm.explanation.result import Explanation, PathStep, Trap
-from torchfgsm.explanation.verdict import distance_left, verdict
+from torchfgsm.libraries.configuration import Configuration
 
 
 class Page(HTMLParser):

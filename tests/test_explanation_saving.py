@@ -13,7 +13,7 @@ pytest.importorskip("matplotlib")
 
 from explanation_cases import explanation
 
-from torchfgsm.explanation import pictures
+from torchfgsm.explanation.report import pictures
 
 
 def test_a_notebook_shows_the_same_without_a_page_of_its_own(

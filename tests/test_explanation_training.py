@@ -14,9 +14,9 @@ from toy_models import batch, mlp, noisy, one_hot
 
 from torchfgsm import Weighting, adversarial_loss, nsl
 from torchfgsm.cleverhans import v3
-from torchfgsm.configuration import Configuration
 from torchfgsm.explanation.explaining import explain
 from torchfgsm.explanation.result import TrainingEffect, TrainingExplanation
+from torchfgsm.libraries.configuration import Configuration
 from torchfgsm.losses import CategoricalCrossentropy
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from torchfgsm.gradient import condition, connected, input_gradient
+from torchfgsm.core.gradient import condition, connected, input_gradient
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -32,10 +32,10 @@ from torchfgsm import (  # noqa: E402
 from torchfgsm.cleverhans import tf2, v3  # noqa: E402
 from torchfgsm.cleverhans import torch as cleverhans_torch  # noqa: E402
 from torchfgsm.converters import ConvertedModel  # noqa: E402
-from torchfgsm.converters.building import build  # noqa: E402
-from torchfgsm.converters.inference import infer  # noqa: E402
-from torchfgsm.explanation.traps import find_traps  # noqa: E402
-from torchfgsm.output_form import OutputForm, form_of  # noqa: E402
+from torchfgsm.converters.onnx_side.inference import infer  # noqa: E402
+from torchfgsm.converters.torch_side.building import build  # noqa: E402
+from torchfgsm.explanation.traps.finding import find_traps  # noqa: E402
+from torchfgsm.losses.output_form import OutputForm, form_of  # noqa: E402
 from torchfgsm.parity import user  # noqa: E402
 
 WEIGHT = np.array([[1.0, -0.5, 0.2], [-0.3, 0.8, 0.4], [0.5, 0.1, -0.9]], np.float32)

@@ -20,9 +20,9 @@ from torch import Tensor
 from toy_models import ORDERS, NeverCalled
 
 from torchfgsm import Recipe, attack, fgsm, perturb
-from torchfgsm.call import Call
-from torchfgsm.engine import run
-from torchfgsm.features import Features
+from torchfgsm.core.engine import run
+from torchfgsm.core.limits import Call
+from torchfgsm.models.features import Features
 
 DUAL = {"linf": 1.0, "l2": 2.0, "l1": math.inf}
 

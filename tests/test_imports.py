@@ -5,12 +5,11 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from pathlib import Path
+from graphlib import CycleError, TopologicalSorter
 
 import pytest
+from rooms import FLOORS, ROOT, room_of, sources, table
 
-ROOT = Path(__file__).parent.parent
-PACKAGE = ROOT / "torchfgsm"
 TENSORFLOW_SIDE = "torchfgsm.converters.tensorflow_side"
 HEAVY = {
     "filelock",
@@ -27,19 +26,6 @@ HEAVY = {
     "torchvision",
     "uv",
 }
-
-
-def sources() -> dict[str, Path]:
-    """Dotted name -> file of every module of the package, converters' under their own name."""
-    found = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        if parts[1] != "converters":  # the symlink; its files come below, once
-            found[".".join(parts).removesuffix(".__init__")] = path
-    for path in sorted((ROOT / "converters").rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        found[".".join(("torchfgsm", *parts)).removesuffix(".__init__")] = path
-    return found
 
 
 SOURCES = sources()
@@ -84,92 +70,50 @@ def members(room: str) -> list[str]:
     return found
 
 
-CORE = (
-    "presets",
-    "recipe",
-    "weighting",
-    "features",
-    "model_call",
-    "output_form",
-    "output_checks",
-    "labels",
-    "losses",
-    "gradient",
-    "model_modules",
-    "modes",
-    "traces",
-    "underflow",
-    "keras_mode",
-    "dynamo_nodes",
-    "norms",
-    "call",
-    "reference",
-    "kernel",
-)
-ENGINE = (
-    *("argument_types", "call_checks", "checks", "default_loss", "engine", "model_gradient"),
-    "preparation",
-)
-DIALECTS = ("attacks", "nsl", "cleverhans", "training")
-OUTER = (
-    "graphs",
-    "cuda_graph",
-    "evaluation",
-    "scores",
-    "scoring",
-    "shards",
-    "robust_report",
-    "progress",
-    "extras",
-    "failures",
-    "whole_file",
-    "array_file",
-    "dataset_attack",
-    "machine",
-    "converters",
-    "comparison",
-    "judgement",
-    "label_slope",
-    "sign_judgement",
-    "originals",
-    "parity",
-    "configuration",
-    "option_values",
-    "translation",
-    "explanation",
-    "cli",
-    "__main__",
-)
-FORBIDDEN = [
-    *((low, high) for low in CORE for high in (*ENGINE, *DIALECTS, *OUTER)),
-    *((low, high) for low in ENGINE for high in (*DIALECTS, *OUTER)),
-    *((low, high) for low in DIALECTS for high in OUTER),
-    *((low, "kernel") for low in CORE if low != "kernel"),
-    ("cuda_graph", "graphs"),
-    ("nsl", "cleverhans"),
-    ("cleverhans", "nsl"),
-    ("nsl", "attacks"),
-    ("cleverhans", "attacks"),
-    ("attacks", "nsl"),
-    ("attacks", "cleverhans"),
-    *(("training", other) for other in ("attacks", "nsl", "cleverhans")),
-    *((other, "training") for other in ("attacks", "nsl", "cleverhans")),
-    ("distributing", "training"),
+def modules_imported(name: str, *, at_import: bool = False) -> set[str]:
+    """The package's modules that a module imports, without the rooms they lie in."""
+    found = imported(name, at_import=at_import) & set(SOURCES)
+    outer = {target for target in found if any(within(t, target) and t != target for t in found)}
+    return found - outer - {name}
+
+
+def test_every_module_is_in_a_room() -> None:
+    assert [n for n in SOURCES if not room_of(n)] == ["torchfgsm", "torchfgsm.__main__"]
+    assert {room_of(name) for name in SOURCES} - {""} == set(FLOORS)
+
+
+@pytest.mark.parametrize("room", FLOORS)
+def test_imports_go_down(room: str) -> None:
+    wrong = [
+        (name, target)
+        for name in members(f"torchfgsm.{room}")
+        if room_of(name) == room
+        for target in imported(name)
+        if within(target, "torchfgsm") and target != "torchfgsm"
+        if room_of(target) != room
+        if not room_of(target) or FLOORS[room_of(target)] >= FLOORS[room]
+    ]
+    assert wrong == []
+
+
+# What a floor allows, and must not be: the dialects and training go to the engine themselves.
+APART = [
+    *((low, "core.attacks") for low in ("nsl", "cleverhans", "training")),
+    ("core.engine", "core.attacks"),
+    ("models.distributing", "training"),
+    ("graphs.cuda_graph", "graphs.captured_attack"),
     ("cleverhans.v3", "cleverhans.tf2"),
     ("cleverhans.v3", "cleverhans.torch"),
     ("cleverhans.tf2", "cleverhans.torch"),
     ("cleverhans.torch", "cleverhans.tf2"),
     ("cleverhans.ports", "cleverhans.v3"),
-    ("converters", "nsl"),
-    ("converters", "cleverhans"),
-    ("comparison", "converters"),
-    *(("configuration", room) for room in ("option_values", "translation", "explanation")),
-    ("translation", "explanation"),
+    *(("core.step", f"core.{high}") for high in ("engine", "model_gradient", "preparation")),
+    *(("core.engine", f"core.{high}") for high in ("model_gradient", "preparation", "checks")),
 ]
 
 
-@pytest.mark.parametrize(("low", "high"), FORBIDDEN)
-def test_imports_go_one_way(low: str, high: str) -> None:
+@pytest.mark.parametrize(("low", "high"), APART)
+def test_neighbours_that_keep_apart(low: str, high: str) -> None:
     wrong = [
         (name, target)
         for name in members(f"torchfgsm.{low}")
@@ -192,24 +136,38 @@ def test_nothing_imports_the_command_line_but_its_entry() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "presets",
-        "model_modules",
-        "keras_mode",
-        "norms",
-        "features",
-        "output_form",
-        "weighting",
-        "dynamo_nodes",
+        "core.presets",
+        "core.norms",
+        "core.weighting",
+        "core.dynamo_nodes",
+        "models.modules",
+        "models.keras_mode",
+        "models.features",
+        "losses.output_form",
     ],
 )
 def test_innermost_modules_import_nothing_of_the_package(name: str) -> None:
     assert not {t for t in imported(f"torchfgsm.{name}") if within(t, "torchfgsm")}
 
 
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    graph = {name: modules_imported(name, at_import=True) for name in SOURCES}
+    order = TopologicalSorter(graph)
+    try:
+        order.prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(reversed(error.args[1])))
+
+
+def test_the_table_of_rooms_is_what_is_tested() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert table() in page, "python tests/rooms.py"
+
+
 def test_the_parser_sees_every_kind_of_import() -> None:
-    assert "torchfgsm.engine.run" in imported("torchfgsm.attacks")
-    assert "torch" in imported("torchfgsm.norms")
-    assert "torchfgsm.recipe" in imported("torchfgsm")
+    assert "torchfgsm.core.engine.run" in imported("torchfgsm.core.attacks")
+    assert "torch" in imported("torchfgsm.core.norms")
+    assert "torchfgsm.core.recipe" in imported("torchfgsm")
 
 
 # Converters are imported on demand by those who convert; workers run inside of TensorFlow.
@@ -238,6 +196,21 @@ def test_a_fresh_import_loads_nothing_heavy() -> None:
     )
     done = run(code)
     assert done.stdout.strip() == "[] False True", done.stderr
+
+
+def test_explaining_translating_and_evaluating_are_loaded_when_first_used() -> None:
+    code = (
+        "import sys, torchfgsm\n"
+        "own = {m.split('.')[1] for m in sys.modules if m.startswith('torchfgsm.')}\n"
+        "print(sorted(own & {'explanation', 'translation', 'evaluation', 'libraries', 'parity'}))\n"
+        "print(set(torchfgsm.__all__) <= set(dir(torchfgsm)))\n"
+        "from torchfgsm import *\n"
+        "print(explain is torchfgsm.explanation.explain, evaluate.__name__, translate.__name__)\n"
+        "torchfgsm.nothing_of_the_kind"
+    )
+    done = run(code)
+    assert done.stdout.splitlines() == ["[]", "True", "True evaluate translate"], done.stderr
+    assert "module 'torchfgsm' has no attribute 'nothing_of_the_kind'" in done.stderr
 
 
 def test_the_package_exports_its_public_names_only() -> None:
@@ -273,7 +246,7 @@ def test_modules_have_names_that_say_their_job() -> None:
 
 @pytest.mark.parametrize("name", ["engine", "attacks", "gradient", "model_gradient"])
 def test_norms_are_decided_in_their_own_room(name: str) -> None:
-    tree = ast.parse(SOURCES[f"torchfgsm.{name}"].read_text(encoding="utf-8"))
+    tree = ast.parse(SOURCES[f"torchfgsm.core.{name}"].read_text(encoding="utf-8"))
     compared = [
         ast.unparse(node)
         for node in ast.walk(tree)

@@ -13,8 +13,8 @@ from toy_models import TwoInputs, batch, mlp
 from trap_cases import IDENTITY, L2, LINF, labels, rows, side, traps
 
 from torchfgsm import Recipe
-from torchfgsm.configuration import Configuration
-from torchfgsm.explanation.traps import find_traps
+from torchfgsm.explanation.traps.finding import find_traps
+from torchfgsm.libraries.configuration import Configuration
 
 
 def test_non_finite_input_and_output() -> None:

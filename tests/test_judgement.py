@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from torchfgsm.comparison import Comparison
-from torchfgsm.judgement import compare_to_truth
+from torchfgsm.judging.by_float64 import compare_to_truth
+from torchfgsm.judging.comparison import Comparison
+from torchfgsm.judging.signs import judge_signs
 from torchfgsm.parity.judge_perturbation import _by_chance
-from torchfgsm.sign_judgement import judge_signs
 
 SHAPE = (100, 8, 8, 3)
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from torchfgsm import cli, failures
+from torchfgsm import cli
+from torchfgsm.cli import ending
 from torchfgsm.originals import WORKERS, EnvironmentUnavailable, Worker
 from torchfgsm.originals.environment import KERAS_2, KERAS_3
 from torchfgsm.originals.keras2 import TOLERANCE, keras2_file
@@ -82,7 +83,7 @@ def test_a_keras_3_cnn_is_compared_with_all_four(
 ) -> None:
     code = compare(tmp_path, build("batch_norms"), x=images(8, 8, 3))
     out, err = capsys.readouterr()
-    assert code == failures.EQUAL, out + err
+    assert code == ending.EQUAL, out + err
     assert "rebuilt for Keras 2," in err
     for library in ("nsl /", "cleverhans3 /", "cleverhans-tf2 /", "cleverhans-torch /"):
         assert library in out
@@ -91,7 +92,7 @@ def test_a_keras_3_cnn_is_compared_with_all_four(
 @pytest.mark.slow
 def test_keras_3_inputs_keep_their_names(build: Build, tmp_path: Path) -> None:
     arrays = {"alpha": images(4), "zeta": images(4) + 1}
-    assert compare(tmp_path, build("two_inputs"), "--against", "nsl", **arrays) == failures.EQUAL
+    assert compare(tmp_path, build("two_inputs"), "--against", "nsl", **arrays) == ending.EQUAL
 
 
 @pytest.mark.slow
@@ -103,7 +104,7 @@ def test_a_keras_2_saved_model_is_compared(
     zoo.call("build", kind="batch_norms", path=str(path), seed=0)
     code = compare(tmp_path, path, "--against", "nsl", x=images(8, 8, 3))
     out, err = capsys.readouterr()
-    assert code == failures.EQUAL, out + err
+    assert code == ending.EQUAL, out + err
     assert "rebuilt" not in err
 
 
@@ -130,7 +131,7 @@ def test_what_the_originals_cannot_run_is_refused_in_one_line(
     model = build(kind, suffix, export=suffix == "")
     code = compare(tmp_path, model, x=images(6))
     out, err = capsys.readouterr()
-    assert (code, out) == (failures.COULD_NOT_COMPARE, "")
+    assert (code, out) == (ending.COULD_NOT_COMPARE, "")
     assert err.count("\n") == 1
     assert f"torchfgsm: {model}: " in err
     assert said in err
@@ -178,7 +179,7 @@ def test_code_in_a_file_runs_only_where_it_is_allowed(
     canary, path = tmp_path / "canary", tmp_path / f"model{suffix}"
     zoo = workers(KERAS_2, HERE / "hostile_models_worker.py")
     zoo.call("build", kind="lambda", canary=str(canary), path=str(path))
-    assert compare(tmp_path, path, x=images(3)) == failures.COULD_NOT_COMPARE
+    assert compare(tmp_path, path, x=images(3)) == ending.COULD_NOT_COMPARE
     out, err = capsys.readouterr()
     assert out == ""
     assert "Lambda" in err.splitlines()[-1]
@@ -186,5 +187,5 @@ def test_code_in_a_file_runs_only_where_it_is_allowed(
     assert not canary.exists()
     options = ("--allow-unsafe", "--against", "nsl,cleverhans3,cleverhans-tf2")
     code = compare(tmp_path, path, *options, x=images(3))
-    assert code == failures.EQUAL, capsys.readouterr()
+    assert code == ending.EQUAL, capsys.readouterr()
     assert canary.exists()

@@ -14,7 +14,9 @@ from kernel_cases import difference, drawn
 from torch import Tensor
 from toy_models import TwoInputs, batch, mlp, noise
 
-from torchfgsm import Recipe, attack, fgsm, perturb, pgd, reference
+from torchfgsm import Recipe, attack, fgsm, perturb, pgd
+from torchfgsm.core import engine
+from torchfgsm.core import step as one_turn
 from torchfgsm.kernel import KernelUnavailable, cubins, driver, op, why_not
 from torchfgsm.kernel.arguments import Numbers, Rules
 from torchfgsm.kernel.launching import unsupported
@@ -34,15 +36,15 @@ RECIPES = {
 @pytest.fixture
 def through_op(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Attacks on the CPU go through the op, as on CUDA; gives the norms that it was called with."""
-    monkeypatch.setattr(op, "_NATIVE", "cpu")
+    monkeypatch.setitem(engine.BY_DEVICE, "cpu", op.turn)
     seen: list[str] = []
-    turn = reference.turn
+    turn = one_turn.turn
 
     def counted(*args: Any) -> list[Tensor]:
         seen.append(args[3].norm)
         return turn(*args)
 
-    monkeypatch.setattr(reference, "turn", counted)
+    monkeypatch.setattr(one_turn, "turn", counted)
     return seen
 
 
@@ -71,7 +73,7 @@ def test_attacks_through_the_op_are_the_same(name: str, through_op: list[str]) -
     found = attack(model, x, y, recipe=RECIPES[name])
     assert through_op == [RECIPES[name].norm] * RECIPES[name].iterations
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(op, "_NATIVE", "cuda")
+        patch.delitem(engine.BY_DEVICE, "cpu")
         assert torch.equal(found, attack(model, x, y, recipe=RECIPES[name]))
 
 
@@ -89,7 +91,7 @@ def test_every_operand_reaches_the_op(through_op: list[str]) -> None:
     found = perturb(x, grad, **given)
     assert through_op
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(op, "_NATIVE", "cuda")
+        patch.delitem(engine.BY_DEVICE, "cpu")
         assert torch.equal(found, perturb(x, grad, **given))
         assert not torch.equal(found, perturb(x, grad, **{**given, "mask": None}))
 
@@ -102,7 +104,7 @@ def test_features_and_scalar_examples_go_through_the_op(through_op: list[str]) -
     flat = Recipe.cleverhans_torch(0.1, 2)
     one = attack(lambda t: torch.stack([t, -t], 1), x[:, 0], y % 2, recipe=flat)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(op, "_NATIVE", "cuda")
+        patch.delitem(engine.BY_DEVICE, "cpu")
         again = attack(TwoInputs(), inputs, y, recipe=RECIPES["nsl"])
         assert all(torch.equal(found[name], again[name]) for name in inputs)
         plain = attack(lambda t: torch.stack([t, -t], 1), x[:, 0], y % 2, recipe=flat)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from torchfgsm.label_slope import LabelSlope, rounding, saturated
-from torchfgsm.sign_judgement import SignVerdict, judge_signs
+from torchfgsm.judging.label_slope import LabelSlope, rounding, saturated
+from torchfgsm.judging.signs import SignVerdict, judge_signs
 
 RANDOM = np.random.default_rng(0)
 G64, SLOPE = RANDOM.normal(size=(2, 40, 64))

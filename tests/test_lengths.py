@@ -13,7 +13,7 @@ from toy_models import FEATURES, batch, mlp, one_hot
 
 from torchfgsm import Recipe, adversarial_loss, attack, fgsm, nsl, perturb, pgd
 from torchfgsm.cleverhans import tf2, v3
-from torchfgsm.weighting import Weighting
+from torchfgsm.core.weighting import Weighting
 
 MODEL = mlp()
 COLUMN = torch.tensor([0.125, 0.0, 0.0, 0.0], dtype=torch.float64)

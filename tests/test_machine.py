@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from torchfgsm import cli, kernel, machine
-from torchfgsm.machine import exact_arithmetic
+from torchfgsm import cli, kernel
+from torchfgsm.cli import env
 from torchfgsm.originals import environment
+from torchfgsm.system.arithmetic import exact_arithmetic
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +54,7 @@ def test_text_has_a_line_for_every_fact(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_numbers_are_not_taken_for_yes_and_no() -> None:
-    text = machine.to_text({"a": 1, "b": {"c": 0, "d": True, "e": False, "f": None}, "g": {}})
+    text = env.to_text({"a": 1, "b": {"c": 0, "d": True, "e": False, "f": None}, "g": {}})
     assert text.splitlines() == [
         "a: 1",
         "b:",
@@ -70,7 +71,7 @@ def test_packages_that_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> Non
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "version", nothing)
-    found = machine.describe()
+    found = env.describe()
     assert set(found["packages"].values()) == {None}
     assert found["cuda"]["NVRTC"] is None
 
@@ -82,7 +83,7 @@ def test_devices_and_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: "/bin/nvidia-smi")
     done = subprocess.CompletedProcess([], 0, stdout="580.65.06\n580.65.06\n")
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: done)
-    found = machine.describe()["cuda"]
+    found = env.describe()["cuda"]
     assert found["driver"] == "580.65.06"
     assert found["device 0"] == "Card, compute capability 9.0, 80.0 GiB"
 
@@ -94,19 +95,19 @@ def test_a_driver_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, fault: E
 
     monkeypatch.setattr(shutil, "which", lambda name: "/bin/nvidia-smi")
     monkeypatch.setattr(subprocess, "run", fail)
-    assert machine.describe()["cuda"]["driver"] is None
+    assert env.describe()["cuda"]["driver"] is None
 
 
 def test_environments_that_exist_or_are_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     first, second = environment.ENVIRONMENTS.values()
-    assert machine.describe()["environments"] == {first.name: None, second.name: None}
+    assert env.describe()["environments"] == {first.name: None, second.name: None}
     monkeypatch.setenv(first.variable, "/some/python")
     folder = tmp_path / "environments" / second.folder_name
     (folder / "bin").mkdir(parents=True)
     (folder / "bin" / "python").touch()
-    assert machine.describe()["environments"] == {
+    assert env.describe()["environments"] == {
         first.name: "/some/python",
         second.name: str(folder / "bin" / "python"),
     }
@@ -145,7 +146,7 @@ def test_exact_arithmetic_is_put_back(before: str) -> None:
     try:
         with pytest.raises(ZeroDivisionError), exact_arithmetic():  # noqa: PT012
             assert settings() == ["ieee"] * 3 + [True, False]
-            described = machine.describe()["arithmetic"]
+            described = env.describe()["arithmetic"]
             assert not any(value for name, value in described.items() if "TF32" in name)
             raise ZeroDivisionError
         assert settings() == was
@@ -165,9 +166,9 @@ def test_older_flags_are_used_where_torch_has_no_others(monkeypatch: pytest.Monk
     matmul = SimpleNamespace(allow_tf32=True)
     cuda = SimpleNamespace(matmul=matmul)
     monkeypatch.setattr(torch, "backends", SimpleNamespace(cudnn=cudnn, cuda=cuda))
-    assert {name for name, on in machine._arithmetic().items() if on} >= older
+    assert {name for name, on in env._arithmetic().items() if on} >= older
     with exact_arithmetic():
-        assert not older & {name for name, on in machine._arithmetic().items() if on}
+        assert not older & {name for name, on in env._arithmetic().items() if on}
         assert vars(cudnn) == {"allow_tf32": False, "deterministic": True, "benchmark": False}
         assert not matmul.allow_tf32
     assert vars(cudnn) == {"allow_tf32": True, "deterministic": False, "benchmark": True}

@@ -19,7 +19,7 @@ from torchfgsm import Recipe, Weighting, nsl
 from torchfgsm.cleverhans import tf2, v3
 from torchfgsm.cleverhans import torch as port
 from torchfgsm.losses import CategoricalCrossentropy
-from torchfgsm.model_call import call_model, detached, takes_by_name
+from torchfgsm.models.calling import call_model, detached, takes_by_name
 
 KEEP, EVAL = Recipe(step=0.1, model_mode="keep"), Recipe(step=0.1)
 FREE = Recipe(step=0.1, iterations=2, epsilon=0.1, random_start="uniform")

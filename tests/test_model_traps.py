@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from toy_models import batch, mlp, noisy
 from trap_cases import LINF, labels, rows, traps
 
-from torchfgsm import machine
-from torchfgsm.explanation import model_traps
 from torchfgsm.explanation.first_gradient import SideView
+from torchfgsm.explanation.traps import model as model_traps
 from torchfgsm.parity.recorded import Recording
+from torchfgsm.system.arithmetic import exact_arithmetic
 
 
 def test_training_mode_in_the_attack() -> None:
@@ -100,7 +100,7 @@ def test_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
     (trap,) = model_traps.tf32(on_cuda())  # torch allows it for convolutions
     assert "convolutions" in trap.message or "cuDNN" in trap.message
     assert not list(model_traps.tf32(on_cuda(torch.float64)))
-    with machine.exact_arithmetic():
+    with exact_arithmetic():
         assert not list(model_traps.tf32(on_cuda()))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     assert not list(model_traps.tf32(on_cuda()))

@@ -24,12 +24,12 @@ from torchfgsm import (
     attack,
     evaluate,
     fgsm,
-    modes,
     nsl,
 )
 from torchfgsm.cleverhans import tf2
 from torchfgsm.losses import SparseCategoricalCrossentropy
-from torchfgsm.model_modules import modules_of
+from torchfgsm.models import modes
+from torchfgsm.models.modules import modules_of
 
 EVAL = Recipe(step=0.1)
 KEEP = Recipe(step=0.1, model_mode="keep")

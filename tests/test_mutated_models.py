@@ -19,11 +19,12 @@ pytest.importorskip("onnx2torch")
 
 import hostile_files as files
 
-from torchfgsm import array_file, cli
+from torchfgsm import cli
 from torchfgsm.converters import ConversionError, export_onnx
 from torchfgsm.originals.environment import EnvironmentUnavailable
 from torchfgsm.originals.process import Worker
 from torchfgsm.parity import recorded
+from torchfgsm.system import arrays as array_file
 
 pytestmark = [
     pytest.mark.slow,

@@ -14,8 +14,8 @@ from toy_models import batch, mlp
 from torchfgsm import Recipe, fgsm, nsl, perturb, pgd
 from torchfgsm.cleverhans import tf2, v3
 from torchfgsm.cleverhans import torch as cleverhans_torch
-from torchfgsm.configuration import Configuration
-from torchfgsm.option_values import norm as norm_of_text
+from torchfgsm.cli.inputs.option_values import norm as norm_of_text
+from torchfgsm.libraries.configuration import Configuration
 from torchfgsm.translation import translate
 
 WORDS: dict[str, tuple[Any, ...]] = {

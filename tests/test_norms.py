@@ -11,7 +11,8 @@ from layouts import laid_out
 from torch import Tensor
 from toy_models import Linear, noise, score, size_of
 
-from torchfgsm import fgsm, norms
+from torchfgsm import fgsm
+from torchfgsm.core import norms
 
 NORMS = ("linf", "l2", "l1")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from toy_models import noise, size_of
 
-from torchfgsm import norms
+from torchfgsm.core import norms
 
 NORMS = ("linf", "l2", "l1")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)

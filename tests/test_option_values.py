@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from torchfgsm.option_values import parsed
+from torchfgsm.cli.inputs.option_values import parsed
 
 
 def test_values_of_every_kind() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import torchfgsm
 from torchfgsm import OutputForm, Recipe, Weighting, evaluate, fgsm
-from torchfgsm.output_form import form_of, made_by
+from torchfgsm.losses.output_form import form_of, made_by
 
 FGSM = Recipe(step=0.1)
 HALVES = Weighting(1.0, 1.0)

@@ -11,14 +11,14 @@ import torch
 from emulation import Emulator, build
 from torch import Tensor
 
-from torchfgsm import kernel, reference
-from torchfgsm.call import Call
+from torchfgsm.core import engine, step
+from torchfgsm.core.limits import Call
+from torchfgsm.core.recipe import Recipe
 from torchfgsm.kernel import op
 from torchfgsm.kernel.launching import perturb
 from torchfgsm.parity import recorded
 from torchfgsm.parity.cases import all_cases
 from torchfgsm.parity.run import Converted, verdict
-from torchfgsm.recipe import Recipe
 
 pytestmark = pytest.mark.skipif(
     shutil.which("g++") is None, reason="g++, which builds the kernels for the CPU, is not here"
@@ -45,14 +45,14 @@ def launched(library: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         call: Call,
     ) -> list[Tensor]:
         if recipe.through_perturbation and torch.is_grad_enabled():
-            return reference.turn(x, origin, grads, recipe, call)
+            return step.turn(x, origin, grads, recipe, call)
         choices = tuple(getattr(recipe, name) for name in op._CHOICES)
         found = perturb(x, grads, origin, *op._apart(call), choices, emulator)
         assert found is not None
         names.extend(launch.kernel for launch in emulator.launched)
         return found
 
-    monkeypatch.setattr(kernel, "turn", turn)
+    monkeypatch.setitem(engine.BY_DEVICE, "cpu", turn)
     return names
 
 

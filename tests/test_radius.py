@@ -13,9 +13,9 @@ from attack_files import inputs, made, run
 from toy_models import ORDERS, batch, mlp
 
 from torchfgsm import Recipe, attack, pgd
-from torchfgsm.configuration import LIBRARIES
-from torchfgsm.dataset_attack import recipes
-from torchfgsm.dataset_attack.spans import Spans
+from torchfgsm.cli.attack import recipes
+from torchfgsm.cli.attack.spans import Spans
+from torchfgsm.libraries.configuration import LIBRARIES
 
 NORMS = ("linf", "l2", "l1")
 # NSL and CleverHans project to no L1 ball; one step of that length they take.

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 import torchfgsm
 from torchfgsm.converters import ConvertedModel, load
-from torchfgsm.converters.measuring import Question
-from torchfgsm.converters.slopes import compare_slopes
+from torchfgsm.converters.verification.measuring import Question
+from torchfgsm.converters.verification.slopes import compare_slopes
 from torchfgsm.originals.environment import EnvironmentUnavailable
 from torchfgsm.originals.process import Worker
 

@@ -14,7 +14,7 @@ from original_cases import zoo
 from trap_cases import LINF, traps
 
 from torchfgsm import converters
-from torchfgsm.label_slope import rounding
+from torchfgsm.judging.label_slope import rounding
 from torchfgsm.nsl.lib import maximize_within_unit_norm
 from torchfgsm.parity import port, table, user
 from torchfgsm.parity.cases import NSL_WORDS, NUMPY_ORDERS, Case

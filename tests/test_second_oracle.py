@@ -13,8 +13,8 @@ import torch
 
 pytest.importorskip("onnx2torch")
 
-from torchfgsm.comparison import compare
 from torchfgsm.converters import load
+from torchfgsm.judging.comparison import compare
 from torchfgsm.originals.environment import EnvironmentUnavailable, python_for
 from torchfgsm.originals.process import Worker
 

@@ -13,7 +13,7 @@ from torch import nn
 from translation_runs import Drawn, drawn
 
 from torchfgsm import Recipe, attack
-from torchfgsm.configuration import LIBRARIES, Configuration
+from torchfgsm.libraries.configuration import LIBRARIES, Configuration
 from torchfgsm.translation import TranslationError, translate
 from torchfgsm.translation.limits import LIMITS
 from torchfgsm.translation.table import TABLE

@@ -13,9 +13,9 @@ from trap_cases import IDENTITY, LINF, labels, rows, side, traps
 
 from benchmarks import digits
 from torchfgsm import Recipe
-from torchfgsm.configuration import Configuration
 from torchfgsm.explanation.explaining import explain
-from torchfgsm.explanation.traps import find_traps
+from torchfgsm.explanation.traps.finding import find_traps
+from torchfgsm.libraries.configuration import Configuration
 
 
 def test_nothing_is_found_where_nothing_is_wrong() -> None:

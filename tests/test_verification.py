@@ -17,15 +17,15 @@ from onnx_models import FLOAT, INT, Value, dense, graph_of, module_of, single
 
 from torchfgsm.converters import ConversionError
 from torchfgsm.converters.annotation import Port
-from torchfgsm.converters.batches import batches
-from torchfgsm.converters.heads import Head
-from torchfgsm.converters.hints import Hints, hints_of
-from torchfgsm.converters.inference import infer
-from torchfgsm.converters.judging import compare_scaled
-from torchfgsm.converters.measuring import Question, measure
-from torchfgsm.converters.objectives import _objective, labels_for, objective_values
-from torchfgsm.converters.onnx_runtime import runner
-from torchfgsm.converters.verification import verify_with_onnx
+from torchfgsm.converters.onnx_side.inference import infer
+from torchfgsm.converters.onnx_side.runtime import runner
+from torchfgsm.converters.torch_side.heads import Head
+from torchfgsm.converters.verification.batches import batches
+from torchfgsm.converters.verification.hints import Hints, hints_of
+from torchfgsm.converters.verification.judging import compare_scaled
+from torchfgsm.converters.verification.measuring import Question, measure
+from torchfgsm.converters.verification.objectives import _objective, labels_for, objective_values
+from torchfgsm.converters.verification.verifying import verify_with_onnx
 
 
 def test_the_kinks_are_among_the_batches() -> None:

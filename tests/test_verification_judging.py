@@ -15,11 +15,11 @@ from onnx import helper, numpy_helper
 from onnx_models import FLOAT, dense, graph_of, module_of, single
 from planted_faults import Fault, ScaledInFloat32
 
-from torchfgsm.comparison import Comparison
 from torchfgsm.converters import ConvertedModel
-from torchfgsm.converters.judging import judge
-from torchfgsm.converters.measuring import Question, measure
-from torchfgsm.converters.rounding import UNITS, OtherRounding
+from torchfgsm.converters.verification.judging import judge
+from torchfgsm.converters.verification.measuring import Question, measure
+from torchfgsm.converters.verification.rounding import UNITS, OtherRounding
+from torchfgsm.judging.comparison import Comparison
 
 
 def relus() -> Any:

@@ -18,15 +18,15 @@ pytest.importorskip("onnx2torch")
 
 from planted_faults import Fault, ScaledGradient
 
-from torchfgsm.comparison import Comparison
 from torchfgsm.converters import ConversionError, ConvertedModel
-from torchfgsm.converters.building import build
 from torchfgsm.converters.exporting import Exporter
-from torchfgsm.converters.onnx_graph import constants, set_constant
+from torchfgsm.converters.onnx_side.graph import constants, set_constant
 from torchfgsm.converters.ops.noise import is_noise
 from torchfgsm.converters.ops.normalization import KerasBatchNorm
-from torchfgsm.converters.training_check import verify_training
-from torchfgsm.converters.verification import verify_with_tensorflow
+from torchfgsm.converters.torch_side.building import build
+from torchfgsm.converters.verification.training_check import verify_training
+from torchfgsm.converters.verification.verifying import verify_with_tensorflow
+from torchfgsm.judging.comparison import Comparison
 from torchfgsm.originals.environment import EnvironmentUnavailable
 from torchfgsm.originals.process import Worker
 

@@ -19,14 +19,17 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_models import FLOAT, dense, graph_of, module_of, single
 from planted_faults import Fault, OffByAThousandth, ScaledGradient
 
-from torchfgsm.comparison import Comparison
-from torchfgsm.converters import ConvertedModel, runtime_check, slopes
+from torchfgsm.converters import ConvertedModel
 from torchfgsm.converters.errors import ConversionError
-from torchfgsm.converters.inference import infer
-from torchfgsm.converters.interpreter_check import compare_outputs as compare_with_interpreter
-from torchfgsm.converters.measuring import Question, measure
-from torchfgsm.converters.onnx_precision import in_float64
-from torchfgsm.converters.onnx_runtime import runner
+from torchfgsm.converters.onnx_side.inference import infer
+from torchfgsm.converters.onnx_side.precision import in_float64
+from torchfgsm.converters.onnx_side.runtime import runner
+from torchfgsm.converters.verification import runtime_check, slopes
+from torchfgsm.converters.verification.interpreter_check import (
+    compare_outputs as compare_with_interpreter,
+)
+from torchfgsm.converters.verification.measuring import Question, measure
+from torchfgsm.judging.comparison import Comparison
 
 node = helper.make_node
 

@@ -20,20 +20,20 @@ from onnx_models import FLOAT, dense, graph_of, module_of, single  # noqa: E402
 from planted_faults import Fault, OffByAThousandth  # noqa: E402
 
 from torchfgsm.converters import ConversionError, load  # noqa: E402
-from torchfgsm.converters.inference import infer  # noqa: E402
-from torchfgsm.converters.interpreter_check import compare_outputs  # noqa: E402
-from torchfgsm.converters.judging import judge  # noqa: E402
-from torchfgsm.converters.measuring import Question, measure  # noqa: E402
-from torchfgsm.converters.objectives import (  # noqa: E402
+from torchfgsm.converters.onnx_side.inference import infer  # noqa: E402
+from torchfgsm.converters.onnx_side.precision import in_float64  # noqa: E402
+from torchfgsm.converters.onnx_side.runtime import runner  # noqa: E402
+from torchfgsm.converters.tensorflow_side.pipelines import lost_preprocessor  # noqa: E402
+from torchfgsm.converters.verification.interpreter_check import compare_outputs  # noqa: E402
+from torchfgsm.converters.verification.judging import judge  # noqa: E402
+from torchfgsm.converters.verification.measuring import Question, measure  # noqa: E402
+from torchfgsm.converters.verification.objectives import (  # noqa: E402
     BINARY,
     CROSS_ENTROPY,
     Objective,
     objective_values,
 )
-from torchfgsm.converters.onnx_precision import in_float64  # noqa: E402
-from torchfgsm.converters.onnx_runtime import runner  # noqa: E402
-from torchfgsm.converters.tensorflow_side.pipelines import lost_preprocessor  # noqa: E402
-from torchfgsm.converters.verification import verify_with_onnx  # noqa: E402
+from torchfgsm.converters.verification.verifying import verify_with_onnx  # noqa: E402
 
 node = helper.make_node
 

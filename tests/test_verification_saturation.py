@@ -11,9 +11,9 @@ pytest.importorskip("onnx2torch")
 
 from planted_faults import Fault, ScaledInFloat32
 
-from torchfgsm.converters.building import build
 from torchfgsm.converters.exporting import Exporter
-from torchfgsm.converters.verification import verify_with_tensorflow
+from torchfgsm.converters.torch_side.building import build
+from torchfgsm.converters.verification.verifying import verify_with_tensorflow
 from torchfgsm.originals.environment import EnvironmentUnavailable
 from torchfgsm.originals.process import Worker
 

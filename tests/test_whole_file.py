@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from torchfgsm import whole_file
+from torchfgsm.system import whole_file
 
 
 @pytest.fixture(params=["unnamed", "named"])

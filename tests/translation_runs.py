@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from benchmarks.differential_runs import PROCESSES, Together
-from torchfgsm.comparison import compare
-from torchfgsm.configuration import LIBRARIES, Configuration
+from torchfgsm.judging.comparison import compare
+from torchfgsm.libraries.configuration import LIBRARIES, Configuration
 from torchfgsm.originals.process import Worker
 from torchfgsm.parity import port
 from torchfgsm.parity.cases import NSL_WORDS, NUMPY_ORDERS, Case

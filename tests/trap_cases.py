@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from torchfgsm import Recipe
-from torchfgsm.configuration import Configuration
 from torchfgsm.explanation.result import Trap
-from torchfgsm.explanation.traps import find_traps
+from torchfgsm.explanation.traps.finding import find_traps
+from torchfgsm.libraries.configuration import Configuration
 
 LINF = Recipe(step=0.1, labels="given")
 L2 = Recipe(step=0.1, labels="given", norm="l2", guard=1e-12)

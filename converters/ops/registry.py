@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from torchfgsm.converters import onnx_graph
 from torchfgsm.converters.errors import ConversionError
+from torchfgsm.converters.onnx_side import graph as onnx_graph
 
 Built = tuple[nn.Module, tuple[str, ...]]
 Build = Callable[[Any, Any], Built]

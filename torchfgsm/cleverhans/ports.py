@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfgsm import distributing, norms
-from torchfgsm.call import Call
-from torchfgsm.checks import refuse_other_dtype
-from torchfgsm.features import Features, normal
-from torchfgsm.gradient import condition
-from torchfgsm.model_gradient import ModelGradient, run_on_model
-from torchfgsm.presets import NUMPY_ORDERS, known_norm
-from torchfgsm.recipe import Recipe
+from torchfgsm.core import norms
+from torchfgsm.core.checks import refuse_other_dtype
+from torchfgsm.core.gradient import condition
+from torchfgsm.core.limits import Call
+from torchfgsm.core.model_gradient import ModelGradient, run_on_model
+from torchfgsm.core.presets import NUMPY_ORDERS, known_norm
+from torchfgsm.core.recipe import Recipe
+from torchfgsm.models import distributing
+from torchfgsm.models.features import Features, normal
 
 _GUARD = 1e-12
 _NAMES = {math.inf: "linf", 1: "l1", 2: "l2"}

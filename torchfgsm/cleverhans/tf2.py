@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfgsm.argument_types import refuse_arrays
 from torchfgsm.cleverhans import ports
+from torchfgsm.core.argument_types import refuse_arrays
+from torchfgsm.core.recipe import Recipe
 from torchfgsm.losses import sparse_softmax_cross_entropy
-from torchfgsm.recipe import Recipe
 
 
 def fast_gradient_method(

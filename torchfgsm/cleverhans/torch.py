@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchfgsm.argument_types import refuse_arrays
 from torchfgsm.cleverhans import ports
-from torchfgsm.recipe import Recipe
+from torchfgsm.core.argument_types import refuse_arrays
+from torchfgsm.core.recipe import Recipe
 
 
 def fast_gradient_method(

@@ -13,21 +13,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchfgsm.attacks import attack
-from torchfgsm.evaluation import at_length
+from torchfgsm.core.attacks import attack
+from torchfgsm.core.model_gradient import LossFn
+from torchfgsm.core.preparation import prepared
+from torchfgsm.core.recipe import Recipe
+from torchfgsm.evaluation.evaluating import at_length
+from torchfgsm.evaluation.scores import predictions, true_classes
 from torchfgsm.explanation.measures import Attacked
-from torchfgsm.explanation.output_kind import WithProbabilities, kind_of_output
 from torchfgsm.explanation.result import Array
-from torchfgsm.features import Features, items
-from torchfgsm.model_call import call_model
-from torchfgsm.model_gradient import LossFn
-from torchfgsm.modes import attack_mode
-from torchfgsm.output_checks import unsaid
-from torchfgsm.output_form import OutputForm, form_of
-from torchfgsm.preparation import prepared
-from torchfgsm.recipe import Recipe
-from torchfgsm.scores import predictions, true_classes
-from torchfgsm.training_loss import TrainingLoss
+from torchfgsm.explanation.traps.output_kind import WithProbabilities, kind_of_output
+from torchfgsm.losses.output_checks import unsaid
+from torchfgsm.losses.output_form import OutputForm, form_of
+from torchfgsm.models.calling import call_model
+from torchfgsm.models.features import Features, items
+from torchfgsm.models.modes import attack_mode
+from torchfgsm.training.loss import TrainingLoss
 
 _WHOLE = slice(None)
 

@@ -72,7 +72,7 @@ def sentence(name: str, library: str, value: Any) -> str:
 
     Args:
         name: The field of `Recipe`, or the choice of the training loss.
-        library: One of `torchfgsm.configuration.LIBRARIES`, or "" for a recipe of its own.
+        library: One of `configuration.LIBRARIES`, or "" for a recipe of its own.
         value: The value.
     """
     return CATALOGUE[name].sentence(library, value)

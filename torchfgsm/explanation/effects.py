@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-from torchfgsm.configuration import Configuration
+from torchfgsm.core.recipe import Recipe
 from torchfgsm.explanation.batch_attacks import BatchAttacks
 from torchfgsm.explanation.catalogue import sentence, source
 from torchfgsm.explanation.measures import Attacked, measure
 from torchfgsm.explanation.result import FieldEffect, PathStep
-from torchfgsm.recipe import Recipe
+from torchfgsm.libraries.configuration import Configuration
 
 # What is large and asked first comes first; the rest follows in the order of the fields.
 _FIRST = (

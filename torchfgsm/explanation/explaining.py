@@ -12,19 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchfgsm.configuration import Configuration
+from torchfgsm.core.model_gradient import LossFn
+from torchfgsm.core.recipe import Recipe
 from torchfgsm.explanation.batch_attacks import BatchAttacks, as_array, feature_name
 from torchfgsm.explanation.effects import path, single_effects
 from torchfgsm.explanation.measures import Attacked, measure, remainder
 from torchfgsm.explanation.result import Explanation, Settings, Side
 from torchfgsm.explanation.training_effects import explain_training
-from torchfgsm.explanation.traps import traps_of
-from torchfgsm.features import items, normal
-from torchfgsm.labels import check_labels
-from torchfgsm.model_gradient import LossFn
-from torchfgsm.progress import Bar, Progress
-from torchfgsm.recipe import Recipe
-from torchfgsm.training_loss import TrainingLoss
+from torchfgsm.explanation.traps.finding import traps_of
+from torchfgsm.libraries.configuration import Configuration
+from torchfgsm.losses.labels import check_labels
+from torchfgsm.models.features import items, normal
+from torchfgsm.system.progress import Bar, Progress
+from torchfgsm.training.loss import TrainingLoss
 from torchfgsm.translation import TranslationError, translate
 from torchfgsm.version import __version__
 

@@ -9,27 +9,27 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from torchfgsm import traces
-from torchfgsm.call import Call
-from torchfgsm.configuration import Configuration
+from torchfgsm.core.gradient import input_gradient, leaf
+from torchfgsm.core.limits import Call
+from torchfgsm.core.model_gradient import output_tensor
+from torchfgsm.core.recipe import Recipe
+from torchfgsm.core.step import conditioned
 from torchfgsm.explanation.batch_attacks import BatchAttacks, undisturbed
-from torchfgsm.features import Features
-from torchfgsm.gradient import input_gradient, leaf
-from torchfgsm.labels import predicted_labels
-from torchfgsm.model_call import call_model
-from torchfgsm.model_gradient import output_tensor
-from torchfgsm.model_modules import modules_of
-from torchfgsm.modes import attack_mode
-from torchfgsm.output_form import (
+from torchfgsm.libraries.configuration import Configuration
+from torchfgsm.losses.labels import predicted_labels
+from torchfgsm.losses.output_form import (
     OutputForm,
     as_taken,
     form_of,
     gives_probabilities,
     puts_head_back,
 )
-from torchfgsm.recipe import Recipe
-from torchfgsm.reference import conditioned
-from torchfgsm.training_loss import TrainingLoss
+from torchfgsm.models import traces
+from torchfgsm.models.calling import call_model
+from torchfgsm.models.features import Features
+from torchfgsm.models.modes import attack_mode
+from torchfgsm.models.modules import modules_of
+from torchfgsm.training.loss import TrainingLoss
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from torchfgsm.configuration import Configuration
+from torchfgsm.libraries.configuration import Configuration
 
 Array = npt.NDArray[Any]
 
@@ -236,19 +236,19 @@ class Explanation:
 
     def to_text(self) -> str:
         """The report for terminals, the verdict first."""
-        from torchfgsm.explanation.text import to_text
+        from torchfgsm.explanation.report.text import to_text
 
         return to_text(self)
 
     def to_markdown(self) -> str:
         """The report as Markdown."""
-        from torchfgsm.explanation.document import to_markdown
+        from torchfgsm.explanation.report.document import to_markdown
 
         return to_markdown(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The explanation as JSON values; of arrays their shapes."""
-        from torchfgsm.explanation.document import to_dict
+        from torchfgsm.explanation.report.document import to_dict
 
         return to_dict(self)
 
@@ -258,7 +258,7 @@ class Explanation:
         Raises:
             ImportError: Jinja2 or matplotlib is missing.
         """
-        from torchfgsm.explanation.page import to_html
+        from torchfgsm.explanation.report.page import to_html
 
         return to_html(self)
 
@@ -274,7 +274,7 @@ class Explanation:
             ImportError: Jinja2 or matplotlib is missing, for .html.
             OSError: The system refuses.
         """
-        from torchfgsm.explanation.saving import save
+        from torchfgsm.explanation.report.saving import save
 
         save(self, path, overwrite=overwrite)
 
@@ -288,7 +288,7 @@ class Explanation:
 
     def _repr_html_(self) -> str | None:
         """What a notebook shows; without Jinja2 and matplotlib it shows the Markdown."""
-        from torchfgsm.explanation.page import to_fragment
+        from torchfgsm.explanation.report.page import to_fragment
 
         try:
             return to_fragment(self)

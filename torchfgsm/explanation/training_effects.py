@@ -12,19 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchfgsm.configuration import Configuration
-from torchfgsm.default_loss import DefaultLoss
+from torchfgsm.core.model_gradient import LossFn
+from torchfgsm.core.recipe import Recipe
+from torchfgsm.core.weighting import Weighting
 from torchfgsm.explanation.batch_attacks import BatchAttacks, undisturbed
 from torchfgsm.explanation.catalogue import sentence
 from torchfgsm.explanation.effects import differing
 from torchfgsm.explanation.measures import ratio
 from torchfgsm.explanation.result import TrainingEffect, TrainingExplanation
-from torchfgsm.model_gradient import LossFn
-from torchfgsm.output_checks import unsaid
-from torchfgsm.output_form import OutputForm, class_dim, form_of, is_binary
-from torchfgsm.recipe import Recipe
-from torchfgsm.training import adversarial_loss
-from torchfgsm.weighting import Weighting
+from torchfgsm.libraries.configuration import Configuration
+from torchfgsm.losses.default_loss import DefaultLoss
+from torchfgsm.losses.output_checks import unsaid
+from torchfgsm.losses.output_form import OutputForm, class_dim, form_of, is_binary
+from torchfgsm.training.step import adversarial_loss
 
 
 @dataclass(frozen=True)

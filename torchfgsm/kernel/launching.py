@@ -84,7 +84,7 @@ def perturb(
     choices: tuple[Any, ...],
     launcher: Launcher,
 ) -> list[Tensor] | None:
-    """One turn of an attack by the kernels; see `torchfgsm.reference.turn`.
+    """One turn of an attack by the kernels; see `core.step.turn`.
 
     Args:
         x: Where the step starts, for each input (N, ...).

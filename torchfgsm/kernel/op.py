@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfgsm import reference
-from torchfgsm.call import Call
+from torchfgsm.core import engine, step
+from torchfgsm.core.limits import Call
+from torchfgsm.core.recipe import Recipe
 from torchfgsm.kernel import cubins, driver
 from torchfgsm.kernel.arguments import OPERANDS, Rules
 from torchfgsm.kernel.errors import KernelUnavailable
 from torchfgsm.kernel.launching import perturb
 from torchfgsm.kernel.plan import kernel_name
-from torchfgsm.recipe import Recipe
 
 # For each input `numbers` and `tensors` have five entries: step, radius, lower and upper bound, and
 # mask; a tensor counts in place of its number. An infinite radius is none, an infinite bound too.
@@ -27,7 +27,6 @@ _SCHEMA = (
     "str norm, str nonfinite, bool clip_grad, float guard, bool joint, str order, "
     "str crossed_clip) -> Tensor[]"
 )
-_NATIVE = "cuda"
 _ABSENT = tuple(OPERANDS.values())
 _EACH = len(OPERANDS)
 _CHOICES = tuple(field.name for field in dataclasses.fields(Rules))  # in the schema's order
@@ -42,15 +41,15 @@ def turn(
     recipe: Recipe,
     call: Call,
 ) -> list[Tensor]:
-    """The features after one turn: `torchfgsm.reference.turn`, by the kernels where they serve.
+    """The features after one turn: `core.step.turn`, by the kernels where they serve.
 
     They serve CUDA tensors through which no derivative is taken.
     """
     differentiable = torch.is_grad_enabled() and any(
         tensor.requires_grad for tensor in (*x, *origin, *grads)
     )
-    if not x or x[0].device.type != _NATIVE or differentiable:
-        return reference.turn(x, origin, grads, recipe, call)
+    if not x or differentiable:
+        return step.turn(x, origin, grads, recipe, call)
     whole = recipe.scalar_examples == "joint"
     given = [[t[None] if whole and t.dim() == 1 else t for t in ts] for ts in (x, grads, origin)]
     numbers, tensors = _apart(call)
@@ -98,7 +97,7 @@ def _on_cpu(
     *choices: Any,
 ) -> list[Tensor]:
     """The reference, with outputs in the strides that the op promises."""
-    moved = reference.turn(x, origin, grad, _recipe(*choices), _together(numbers, tensors))
+    moved = step.turn(x, origin, grad, _recipe(*choices), _together(numbers, tensors))
     return [torch.empty_like(a).copy_(b) for a, b in zip(x, moved, strict=True)]
 
 
@@ -203,3 +202,4 @@ _library.impl("perturb", _on_cpu, "CPU")
 _library.impl("perturb", _on_cuda, "CUDA")
 torch.library.register_fake("torchfgsm::perturb", _fake, lib=_library)
 torch.library.register_vmap("torchfgsm::perturb", _batched, lib=_library)
+engine.BY_DEVICE["cuda"] = turn

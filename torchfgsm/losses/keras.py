@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from torchfgsm.losses import formulas
-from torchfgsm.output_checks import look_at_output
-from torchfgsm.output_form import OutputForm
+from torchfgsm.losses.output_checks import look_at_output
+from torchfgsm.losses.output_form import OutputForm
 
 _REDUCTIONS = ("auto", "none", "sum", "sum_over_batch_size")
 

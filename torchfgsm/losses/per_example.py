@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchfgsm.labels import binary_shapes
 from torchfgsm.losses import formulas
-from torchfgsm.output_form import OutputForm, class_dim, is_binary, is_single_logit
+from torchfgsm.losses.labels import binary_shapes
+from torchfgsm.losses.output_form import OutputForm, class_dim, is_binary, is_single_logit
 
 
 def cross_entropy(output: Tensor, target: Tensor, *, validate: bool | None = None) -> Tensor:

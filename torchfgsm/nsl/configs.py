@@ -6,8 +6,8 @@ import enum
 from dataclasses import dataclass, field
 from typing import Any
 
-from torchfgsm.presets import NSL_WORDS, known_norm
-from torchfgsm.recipe import Recipe
+from torchfgsm.core.presets import NSL_WORDS, known_norm
+from torchfgsm.core.recipe import Recipe
 
 
 class NormType(enum.Enum):

@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from torchfgsm.checks import refuse_other_dtype
-from torchfgsm.features import is_differentiable, normal
-from torchfgsm.keras_mode import warn_if_untrained
-from torchfgsm.model_call import call_model, detached
-from torchfgsm.modes import attack_mode
+from torchfgsm.core.checks import refuse_other_dtype
+from torchfgsm.core.weighting import Weighting
+from torchfgsm.losses.output_form import OutputForm, forms_of
+from torchfgsm.models.calling import call_model, detached
+from torchfgsm.models.features import is_differentiable, normal
+from torchfgsm.models.keras_mode import warn_if_untrained
+from torchfgsm.models.modes import attack_mode
 from torchfgsm.nsl.configs import AdvRegConfig
 from torchfgsm.nsl.keras_methods import WithoutKerasMethods, as_batch
 from torchfgsm.nsl.lib import gen_adv_neighbor
@@ -26,8 +28,6 @@ from torchfgsm.nsl.loss import (
     requiring_grad,
     resolve,
 )
-from torchfgsm.output_form import OutputForm, forms_of
-from torchfgsm.weighting import Weighting
 
 
 class Losses(NamedTuple):

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfgsm import norms
-from torchfgsm.call import Call
-from torchfgsm.engine import run
-from torchfgsm.features import Features, items
-from torchfgsm.gradient import input_gradient, leaf
+from torchfgsm.core import norms
+from torchfgsm.core.engine import run
+from torchfgsm.core.gradient import input_gradient, leaf
+from torchfgsm.core.limits import Call
+from torchfgsm.core.recipe import Recipe
+from torchfgsm.models.features import Features, items
 from torchfgsm.nsl.configs import AdvNeighborConfig, NormType
-from torchfgsm.recipe import Recipe
 
 _NAMES = {NormType.INFINITY: "linf", NormType.L2: "l2", NormType.L1: "l1"}
 

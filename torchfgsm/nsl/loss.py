@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from torchfgsm import losses as keras_losses
-from torchfgsm.features import Features
-from torchfgsm.gradient import leaf
+from torchfgsm.core.gradient import leaf
 from torchfgsm.losses.keras import KerasLoss
-from torchfgsm.model_call import call_model, takes_by_name
+from torchfgsm.losses.output_form import OutputForm, form_of
+from torchfgsm.models.calling import call_model, takes_by_name
+from torchfgsm.models.features import Features
 from torchfgsm.nsl.configs import AdvRegConfig
 from torchfgsm.nsl.lib import gen_adv_neighbor
-from torchfgsm.output_form import OutputForm, form_of
 
 LossFn = Callable[..., Tensor]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-from torchfgsm.configuration import LIBRARIES
+from torchfgsm.libraries.configuration import LIBRARIES
 
 # Steps and radii in the digits' unit, the range from 0 to 1.
 _EPS = {"linf": 0.1, "l2": 0.5, "l1": 1.0}

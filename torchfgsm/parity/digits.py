@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from torchfgsm import extras, originals
+from torchfgsm import originals
 from torchfgsm.originals.process import Worker, WorkerError
 from torchfgsm.parity.data import Array, Data
 from torchfgsm.parity.run import Converted
+from torchfgsm.system import extras
 
 if TYPE_CHECKING:
     from torchfgsm import converters

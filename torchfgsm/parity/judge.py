@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from torchfgsm.comparison import Comparison, compare
-from torchfgsm.judgement import compare_to_truth
+from torchfgsm.judging.by_float64 import compare_to_truth
+from torchfgsm.judging.comparison import Comparison, compare
 from torchfgsm.parity import functions
 from torchfgsm.parity.cases import Case, norm_of
 from torchfgsm.parity.data import Array, Data

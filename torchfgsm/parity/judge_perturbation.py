@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from torchfgsm.comparison import Comparison, compare
-from torchfgsm.judgement import compare_to_truth
-from torchfgsm.label_slope import LabelSlope, rounding, saturated
+from torchfgsm.judging.by_float64 import compare_to_truth
+from torchfgsm.judging.comparison import Comparison, compare
+from torchfgsm.judging.label_slope import LabelSlope, rounding, saturated
+from torchfgsm.judging.signs import SignVerdict, judge_signs
 from torchfgsm.parity.cases import Case, norm_of
 from torchfgsm.parity.data import Array, Data
 from torchfgsm.parity.kinks import Near
@@ -18,7 +19,6 @@ from torchfgsm.parity.label_fit import without_rounding
 from torchfgsm.parity.originals_side import iterations
 from torchfgsm.parity.truth import true_adversarial
 from torchfgsm.parity.verdict import Verdict
-from torchfgsm.sign_judgement import SignVerdict, judge_signs
 
 Arrays = Mapping[str, Array]
 Iterate = Callable[[int], Arrays]

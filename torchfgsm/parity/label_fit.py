@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from torchfgsm.label_slope import rounding
+from torchfgsm.judging.label_slope import rounding
 from torchfgsm.parity.cases import Case
 from torchfgsm.parity.data import Array, Data
 from torchfgsm.parity.truth import Inputs, true_adversarial

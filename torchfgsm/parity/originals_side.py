@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from torchfgsm import originals
+from torchfgsm.core.weighting import Weighting
 from torchfgsm.originals.cleverhans_torch import CleverHansTorch, cleverhans_torch
 from torchfgsm.originals.process import Reply, Worker
 from torchfgsm.parity import functions
@@ -21,7 +22,6 @@ from torchfgsm.parity.cases import Case, norm_of
 from torchfgsm.parity.data import Array, Data
 from torchfgsm.parity.float64_slopes import Slopes, gradient_of, slopes_of
 from torchfgsm.parity.truth import true_adversarial
-from torchfgsm.weighting import Weighting
 
 # Further from float64 than a float32 loss gets by rounding of its terms.
 _TRAINING_NEAR = 1e-5

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torchfgsm import losses, nsl
 from torchfgsm.cleverhans import tf2, v3
 from torchfgsm.cleverhans import torch as cleverhans_torch
-from torchfgsm.machine import exact_arithmetic
 from torchfgsm.parity.cases import Case
 from torchfgsm.parity.data import Array, Data
+from torchfgsm.system.arithmetic import exact_arithmetic
 
 
 def run_port(

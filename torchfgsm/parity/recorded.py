@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from torchfgsm import whole_file
 from torchfgsm.parity.cases import Case
 from torchfgsm.parity.data import Array, Data
+from torchfgsm.system import whole_file
 
-FOLDER = Path(__file__).parent.parent / "recorded"
+FOLDER = Path(__file__).parent / "results"
 _ARRAYS = "originals.npz"
 _FACTS = "originals.json"
 # Between a case's name and an array's; neither contains it.

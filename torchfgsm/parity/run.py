@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import nn
 
-from torchfgsm.comparison import Comparison
+from torchfgsm.judging.comparison import Comparison
 from torchfgsm.parity import functions, port
 from torchfgsm.parity.cases import Case
 from torchfgsm.parity.data import Array, Data

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from torchfgsm.label_slope import saturation_sentence
+from torchfgsm.judging.label_slope import saturation_sentence
 from torchfgsm.parity.cases import Case
 from torchfgsm.parity.verdict import Verdict
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
-from torchfgsm import array_file
-from torchfgsm.configuration import LIBRARIES
+from torchfgsm.libraries.configuration import LIBRARIES
 from torchfgsm.parity.cases import NSL_WORDS, NUMPY_ORDERS, Case
 from torchfgsm.parity.data import Array, Data
+from torchfgsm.system import arrays as array_file
 
 if TYPE_CHECKING:
-    from torchfgsm.converters.heads import Head
+    from torchfgsm.converters.torch_side.heads import Head
 
 NAME = "model"
 _LABELS = ("y", "label", "labels")

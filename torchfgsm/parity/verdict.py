@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torchfgsm.comparison import Comparison
+from torchfgsm.judging.comparison import Comparison
 from torchfgsm.parity.cases import Case
 
 

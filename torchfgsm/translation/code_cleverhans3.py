@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torchfgsm.configuration import training_options
+from torchfgsm.libraries.configuration import training_options
 from torchfgsm.translation.original_call import (
     Call,
     attacked_model,

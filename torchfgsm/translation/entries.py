@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from torchfgsm.configuration import LIBRARIES
-from torchfgsm.recipe import Recipe
+from torchfgsm.core.recipe import Recipe
+from torchfgsm.libraries.configuration import LIBRARIES
 
 CLEVERHANS = LIBRARIES[1:]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from torchfgsm.recipe import Recipe
+from torchfgsm.core.recipe import Recipe
 from torchfgsm.translation.entries import CLEVERHANS
 from torchfgsm.translation.reach import clips, ends_at_the_edge, is_random
 from torchfgsm.translation.reading import Source

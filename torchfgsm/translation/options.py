@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from torchfgsm.configuration import attack_options
-from torchfgsm.presets import NSL_WORDS, NUMPY_ORDERS
-from torchfgsm.recipe import Recipe
+from torchfgsm.core.presets import NSL_WORDS, NUMPY_ORDERS
+from torchfgsm.core.recipe import Recipe
+from torchfgsm.libraries.configuration import attack_options
 from torchfgsm.translation.reach import (
     ball_is_idle,
     clips,

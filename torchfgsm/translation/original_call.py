@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torchfgsm.recipe import Recipe
+from torchfgsm.core.recipe import Recipe
 
 _WIDTH = 88
 

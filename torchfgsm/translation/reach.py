@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from torchfgsm.recipe import Recipe
+from torchfgsm.core.recipe import Recipe
 
 # Lengths that are equal but for the rounding of their decimal numbers.
 _ROUNDING = 1e-9

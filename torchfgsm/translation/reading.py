@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from torchfgsm.configuration import (
+from torchfgsm.core.recipe import Recipe
+from torchfgsm.libraries.configuration import (
     LIBRARIES,
     Configuration,
     attack_options,
@@ -18,7 +19,6 @@ from torchfgsm.configuration import (
     check_name,
     training_options,
 )
-from torchfgsm.recipe import Recipe
 from torchfgsm.translation.errors import TranslationError
 
 _BOUNDS = ("clip_value_min", "clip_value_max")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torchfgsm.configuration import TITLES
+from torchfgsm.libraries.configuration import TITLES
 from torchfgsm.translation.entries import Entry, Question
 from torchfgsm.translation.table import TABLE
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from torchfgsm.recipe import Recipe
+from torchfgsm.core.recipe import Recipe
 from torchfgsm.translation.entries import (
     CLEVERHANS,
     Applies,

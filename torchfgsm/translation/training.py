@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from torchfgsm.configuration import TITLES, Configuration
+from torchfgsm.libraries.configuration import TITLES, Configuration
 from torchfgsm.translation.errors import TranslationError
 from torchfgsm.translation.reading import Source
 

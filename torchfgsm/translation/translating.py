@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torchfgsm.configuration import (
+from torchfgsm.core.recipe import Recipe
+from torchfgsm.libraries.configuration import (
     TITLES,
     Configuration,
     attack_options,
     check_library,
     training_options,
 )
-from torchfgsm.recipe import Recipe
 from torchfgsm.translation.code import code_of
 from torchfgsm.translation.entries import Question
 from torchfgsm.translation.errors import TranslationError

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchfgsm.argument_types import refuse_arrays
 from torchfgsm.cleverhans import ports
+from torchfgsm.core.argument_types import refuse_arrays
+from torchfgsm.core.recipe import Recipe
 from torchfgsm.losses import softmax_cross_entropy
-from torchfgsm.model_call import call_model
-from torchfgsm.recipe import Recipe
+from torchfgsm.models.calling import call_model
 
 
 class CallableModelWrapper:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from torchfgsm.cleverhans.v3.attacks import Attack, wrap
-from torchfgsm.gradient import refuse_underivable
+from torchfgsm.core.gradient import refuse_underivable
+from torchfgsm.core.weighting import Weighting
 from torchfgsm.losses import softmax_cross_entropy
-from torchfgsm.weighting import Weighting
 
 
 class Loss:

@@ -1,0 +1,1 @@
+"""The torch module made of an ONNX graph."""

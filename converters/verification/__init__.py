@@ -1,0 +1,1 @@
+"""A conversion compared with its original."""

@@ -1,0 +1,1 @@
+"""What a command reads: models, rows and options."""

@@ -1,0 +1,1 @@
+"""The attack itself: a recipe, and the engine that runs any."""

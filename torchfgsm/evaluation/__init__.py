@@ -1,0 +1,1 @@
+"""Accuracy and loss under attack, over a loader and over processes."""

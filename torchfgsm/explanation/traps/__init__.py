@@ -1,0 +1,1 @@
+"""What of model, output, input and gradient makes an attack silently wrong."""

@@ -1,0 +1,1 @@
+"""A whole attack as one CUDA graph."""

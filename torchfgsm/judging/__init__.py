@@ -1,0 +1,1 @@
+"""Arrays against arrays: equal, or as near to float64 as the other."""

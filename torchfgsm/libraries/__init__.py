@@ -1,0 +1,1 @@
+"""The original libraries by their own words."""

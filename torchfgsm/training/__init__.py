@@ -1,0 +1,1 @@
+"""Adversarial training: the step, its batch and its loss."""
