@@ -32,7 +32,7 @@ TOGETHER = 2
 ATTACKS = ("attacks", "cleverhans3", "nsl", "parity_recorded", "cleverhans4", "norms")
 # Module -> test files, those that are most likely to fail first.
 TESTS = {
-    "norms": (
+    "core.norms": (
         "norms",
         "norms_ball",
         "hostile_numbers",
@@ -40,8 +40,8 @@ TESTS = {
         "cleverhans3_iterated",
         "nsl_pgd",
     ),
-    "recipe": ("recipe", "public_api", "refusals", *ATTACKS),
-    "gradient": (
+    "core.recipe": ("recipe", "public_api", "refusals", *ATTACKS),
+    "core.gradient": (
         "gradient",
         *ATTACKS,
         "no_trace",
@@ -50,7 +50,7 @@ TESTS = {
         "training",
         "compile",
     ),
-    "comparison": ("comparison", "judgement"),
+    "judging.comparison": ("comparison", "judgement"),
     "losses.formulas": ("losses", "cleverhans3_losses", *ATTACKS, "nsl_keras"),
     "losses.keras": (
         "losses",

@@ -24,6 +24,7 @@ from torchfgsm.cli.inputs import models  # noqa: E402
 from torchfgsm.explanation.explaining import explain  # noqa: E402
 from torchfgsm.explanation.report import document, page  # noqa: E402
 from torchfgsm.libraries.configuration import Configuration  # noqa: E402
+from torchfgsm.parity import recorded  # noqa: E402
 
 Capture = pytest.CaptureFixture[str]
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -87,7 +88,7 @@ def test_nothing_differs_is_no_failure(
 
 def test_pictures_of_digits(tmp_path: Path, capsys: Capture) -> None:
     """The recorded digits model, channels last as in Keras."""
-    model = Path(models.__file__).parents[1] / "recorded" / "digits.onnx"
+    model = recorded.FOLDER / "digits.onnx"
     data, path = tmp_path / "in.npz", tmp_path / "out.html"
     x = np.random.default_rng(0).uniform(0, 1, (6, 8, 8, 1))
     np.savez(data, images=x, digits=np.arange(6).reshape(6, 1))
