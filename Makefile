@@ -28,13 +28,13 @@ test-slow: $(VENV)/.installed
 	$(TEST) -m slow
 
 test-installed: $(VENV)/.installed  ## the quick tests against the wheel, without the sources
-	$(PY) tests/installed.py
+	$(PY) tests/support/installed.py
 
 test-lowest: $(VENV)-lowest/.installed  ## the same with the lowest versions
-	$(PY) tests/installed.py --python $(VENV)-lowest/bin/python
+	$(PY) tests/support/installed.py --python $(VENV)-lowest/bin/python
 
 mutate: $(VENV)/.installed  ## plant 300 faults and count those that the quick tests find
-	OMP_NUM_THREADS=1 $(PY) tests/mutate.py
+	OMP_NUM_THREADS=1 $(PY) tests/support/mutate.py
 
 lint: $(VENV)/.installed
 	$(PY) -m ruff check .
@@ -61,7 +61,7 @@ bench-speed: $(VENV)/.installed  ## time the step, whole attacks and a training 
 	$(PY) -m benchmarks.training_speed_page
 
 sanitize: $(VENV)/.installed  ## look for races and bad accesses in the kernels, on a GPU
-	$(PY) tests/sanitize.py
+	$(PY) tests/support/sanitize.py
 
 record: $(VENV)/.installed  ## record the originals' results that the wheel ships
 	$(PY) -m benchmarks.record

@@ -11,8 +11,8 @@ _TOP = """\
 # Adversarial training: the two losses, the learning rate, robustness
 
 Written by `python -m benchmarks.robust_training` from `benchmarks/results/robust_training.csv`.
-Every original is NSL's or CleverHans' own code, run live; `pytest tests/test_training_parity.py -m
-slow` compares them with this package."""
+Every original is NSL's or CleverHans' own code, run live;
+`pytest tests/benchmarks/test_training_parity.py -m slow` compares them with this package."""
 
 _MAPPING = """\
 ## One multiplier, one scale

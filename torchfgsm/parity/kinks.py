@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from torchfgsm.models.calling import call_model
 from torchfgsm.parity.cases import Case
 from torchfgsm.parity.data import Array, Data
 from torchfgsm.parity.port import keras_loss
@@ -65,7 +66,7 @@ def _run(model: nn.Module, x: Mapping[str, Array]) -> tuple[Tensor, list[Tensor]
         name: torch.from_numpy(np.asarray(value, np.float64)).to(device).requires_grad_()
         for name, value in x.items()
     }
-    output: Tensor = model(leaves if len(leaves) > 1 else next(iter(leaves.values())))
+    output: Tensor = call_model(model, leaves if len(leaves) > 1 else next(iter(leaves.values())))
     return output, [*leaves.values()]
 
 
