@@ -35,10 +35,10 @@ from torchfgsm.originals import KERAS_2, LIBRARIES
 from torchfgsm.originals.process import Reply, Worker, WorkerError
 from torchfgsm.parity import port
 from torchfgsm.parity.cases import Case, norm_of
+from torchfgsm.parity.exact_port import ExactPort
 from torchfgsm.parity.float64_slopes import gradient_of
 from torchfgsm.parity.judge import compared, judge
 from torchfgsm.parity.judge_perturbation import judge_float64
-from torchfgsm.parity.kinks import gradients_near
 from torchfgsm.parity.originals_side import Originals, iterations, up_to
 from torchfgsm.parity.run import verdict_apart
 from torchfgsm.parity.truth import true_adversarial
@@ -162,8 +162,9 @@ class Runner:
         if any(name.startswith("attack/") for name in expected):
             verdict = verdict_apart(case, batch, model, expected)
         else:
-            near = gradients_near(case, model, batch)
-            verdict = judge(case, batch, expected, ours, iterate, in_float64, near)
+            verdict = judge(
+                case, batch, expected, ours, iterate, in_float64, ExactPort(case, model, batch)
+            )
         found = judged(draw, verdict)
         if not found.found or case.dtype == "float64":
             return found

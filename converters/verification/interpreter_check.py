@@ -17,11 +17,10 @@ from torchfgsm.converters.verification.judging import (
     FLOAT32_TOLERANCE,
     ROUNDING,
     Arrays,
-    compare_scaled,
-    largest,
     spread_of,
 )
 from torchfgsm.converters.verification.measuring import Question, is_float, measure
+from torchfgsm.converters.verification.scaled import compare_scaled, largest
 from torchfgsm.judging.by_float64 import compare_to_truth
 from torchfgsm.judging.comparison import Comparison
 

@@ -22,8 +22,9 @@ from torchfgsm.converters.model import ConvertedModel
 from torchfgsm.converters.verification.measuring import is_float
 from torchfgsm.converters.verification.overflow import told, without_overflow
 from torchfgsm.converters.verification.rounding import UNITS, OtherRounding
+from torchfgsm.converters.verification.scaled import column, compare_scaled, largest
 from torchfgsm.judging.by_float64 import compare_to_truth
-from torchfgsm.judging.comparison import Comparison, Difference, compare
+from torchfgsm.judging.comparison import Comparison
 
 Arrays = Mapping[str, Array]
 Compute = Callable[[ConvertedModel, str, float], dict[str, Array]]
@@ -41,8 +42,6 @@ EXACT_TOLERANCE = 1e-12
 """The same for a model that was exported in float64."""
 JUMP = 1e-4
 """From this distance between TensorFlow's float32 and float64 on, a derivative has jumped."""
-_FLOOR = 1e-4
-"""Gradients below this share of the largest one are compared as if they were that large."""
 _UNDERFLOW = 2.0**-100
 """Float32 results below this may have lost digits on the way, in numbers too small to have all."""
 ROUNDING = UNITS * 2.0**-23
@@ -100,6 +99,8 @@ def _judge_closely(
     """Asks float64, and how far rounding can move things, about a comparison that failed."""
     title = part.title
     whole = truth
+    # Where float32 agrees there is nothing to ask: on a kink the constants' own rounding decides.
+    doubted = _doubted(expected, actual, whole, tolerance)
     expected, actual, truth, beyond = without_overflow(expected, actual, truth)
     # Noise on the inputs moves them off a kink and would excuse a wrong derivative there, which
     # float64 does not.
@@ -116,7 +117,12 @@ def _judge_closely(
     short = {row.name for row in part.failures if row.name in truth}
     if not short:
         return [explained]
-    known = {name: wide[name] for name in whole}
+    known = {
+        name: np.where(column(doubted[name], array), wide[name], array)
+        if name in doubted
+        else array
+        for name, array in whole.items()
+    }
     exact = compare_scaled(whole, known, FLOAT64_TOLERANCE, f"{title}, in float64")
     exact = replace(exact, rows=tuple(row for row in exact.rows if row.name in short))
     if not exact:
@@ -161,6 +167,26 @@ def compare_by_truth(
     Examples on which the original's float32 has jumped away from its float64 are compared in
     float32: its distance from float64 would excuse anything.
     """
+    judges, slack = _allowed(expected, truth, tolerance)
+    return compare_to_truth(expected, actual, judges, factor=FACTOR, slack=slack, title=title)
+
+
+def _doubted(expected: Arrays, actual: Arrays, truth: Arrays, tolerance: float) -> dict[str, Array]:
+    """Tells for each example whether its float32 result is further than allowed, or infinite."""
+    judges, slack = _allowed(expected, truth, tolerance)
+    found = {}
+    for name, exact in judges.items():
+        if name in truth and is_float(exact):
+            allowed = FACTOR * largest(expected[name] - exact) + slack[name]
+            finite = np.isfinite(expected[name]).reshape(len(exact), -1).all(axis=1)
+            found[name] = ~finite | ~(largest(actual[name] - exact) <= allowed)
+    return found
+
+
+def _allowed(
+    expected: Arrays, truth: Arrays | None, tolerance: float
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """What judges each float32 result, and how far from it an example may be besides."""
     judges, slack = {}, {}
     for name, array in expected.items():
         judges[name], slack[name] = array, np.zeros(len(array))
@@ -170,9 +196,9 @@ def compare_by_truth(
         if truth is None or name not in truth or truth[name].shape != array.shape:
             continue
         far = _jumped(array, truth[name])
-        judges[name] = np.where(_column(far, array), array, truth[name])
+        judges[name] = np.where(column(far, array), array, truth[name])
         slack[name] = np.where(far, slack[name], SLACK * largest(truth[name]))
-    return compare_to_truth(expected, actual, judges, factor=FACTOR, slack=slack, title=title)
+    return judges, slack
 
 
 def _explained(
@@ -196,9 +222,9 @@ def _explained(
         if is_float(array):
             exact, jumped = judges[name], _jumped(array, judges[name])
             nearer = largest(actual[name] - array) < largest(actual[name] - exact)
-            judges[name] = np.where(_column(jumped & nearer, array), array, exact)
+            judges[name] = np.where(column(jumped & nearer, array), array, exact)
             nearest = judges[name].astype(array.dtype)
-            originals[name] = np.where(_column(jumped, array), nearest, array)
+            originals[name] = np.where(column(jumped, array), nearest, array)
             slack[name] += _UNDERFLOW
     return compare_to_truth(originals, actual, judges, factor=FACTOR, slack=slack, title=title)
 
@@ -231,67 +257,6 @@ def _move(tensors: Iterable[Tensor], share: float | Tensor, generator: torch.Gen
             tensor.mul_(1 + share * draw)
 
 
-def compare_scaled(
-    expected: Arrays,
-    actual: Arrays,
-    tolerance: float,
-    title: str,
-    *,
-    per_example: bool = True,
-    least: float = 0.0,
-) -> Comparison:
-    """Compares after dividing by the largest expected entry; whole numbers exactly.
-
-    Args:
-        expected: the reference by name, (N, ...).
-        actual: what to judge.
-        tolerance: allowed distance, as a share of the largest entry.
-        title: heading of the comparison.
-        per_example: take the largest entry of each example, not of the whole array.
-        least: arrays whose largest entry is below are divided by this.
-    """
-    gradients = [largest(array).max() for name, array in expected.items() if _is_gradient(name)]
-    floor = _FLOOR * max(gradients, default=0.0)
-    floors = {
-        name: max(least, floor * _is_gradient(name) if per_example else largest(array).max())
-        for name, array in expected.items()
-    }
-    scales = {name: _scale(array, floors[name]) for name, array in expected.items()}
-
-    def scaled(name: str, array: Array) -> Array:
-        # Another shape is left to the comparison, which reports it.
-        fits = name in expected and array.shape == expected[name].shape
-        return np.asarray(array / scales[name], array.dtype) if fits and is_float(array) else array
-
-    whole = {name for name, array in expected.items() if not is_float(array)}
-    sides = [{n: scaled(n, a) for n, a in side.items()} for side in (expected, actual)]
-    rows: list[Difference] = []
-    for names, atol in ((whole, 0.0), (set().union(*sides) - whole, tolerance)):
-        kept = [{n: a for n, a in side.items() if n in names} for side in sides]
-        rows += compare(kept[0], kept[1], atol=atol).rows
-    return Comparison(title, tuple(rows))
-
-
-def largest(array: Array) -> Array:
-    """Returns the largest finite absolute entry of each example, (N,)."""
-    rows = array.reshape(len(array), -1).astype(np.float64)
-    return np.asarray(np.abs(np.where(np.isfinite(rows), rows, 0.0)).max(axis=1, initial=0.0))
-
-
 def _is_continuous(name: str) -> bool:
     """Whether a result cannot jump, as those behind a kink do."""
     return name.startswith(("output ", "logits "))
-
-
-def _is_gradient(name: str) -> bool:
-    return name.startswith("gradient")
-
-
-def _scale(array: Array, floor: float) -> Array:
-    size = np.maximum(largest(array), floor)
-    return _column(np.where(size > 0, size, 1.0), array)
-
-
-def _column(values: Array, array: Array) -> Array:
-    """Returns one value for each example in a shape that broadcasts over the examples."""
-    return values.reshape(-1, *[1] * (array.ndim - 1))

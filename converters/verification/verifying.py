@@ -20,11 +20,11 @@ from torchfgsm.converters.verification.judging import (
     FLOAT32_TOLERANCE,
     FLOAT64_TOLERANCE,
     compare_by_truth,
-    compare_scaled,
     judge,
 )
 from torchfgsm.converters.verification.measuring import Question, measure, named, precision_of
 from torchfgsm.converters.verification.runtime_check import compare_outputs
+from torchfgsm.converters.verification.scaled import compare_scaled
 from torchfgsm.converters.verification.slopes import compare_slopes
 from torchfgsm.judging.comparison import Comparison
 

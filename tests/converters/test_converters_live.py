@@ -20,8 +20,8 @@ from torchfgsm.converters import ConversionError, ConvertedModel, export_onnx, l
 from torchfgsm.converters.exporting import exporter
 from torchfgsm.converters.formats import needs
 from torchfgsm.converters.torch_side.building import build
-from torchfgsm.converters.verification.judging import compare_scaled
 from torchfgsm.converters.verification.measuring import Question, measure, named
+from torchfgsm.converters.verification.scaled import compare_scaled
 from torchfgsm.converters.verification.verifying import verify_with_tensorflow
 from torchfgsm.judging.comparison import compare
 from torchfgsm.originals.environment import EnvironmentUnavailable

@@ -93,6 +93,27 @@ def test_float64_alone_judges_what_float32_cannot_hold() -> None:
     assert not all(judge(model, compute, actual, actual, wrong, "batch"))
 
 
+def test_float64_is_asked_about_the_examples_that_float32_leaves_in_doubt() -> None:
+    """The second example lies on a kink, where the rounding of a constant decides in float64."""
+    model = module_of(dense([[1.0]], [0.0], [node("Relu", ["z"], ["y"])], [("y", FLOAT, [1])]))
+    question = Question.about(model, {"x": single([[1.0], [2.0]])})
+    truth = {"gradient x": np.array([[1.0], [2.0]])}
+    expected = {"gradient x": truth["gradient x"].astype(np.float32)}
+    actual = {"gradient x": expected["gradient x"] * single([[1 + 2e-6], [1.0]])}
+
+    def judged(first: float, second: float) -> bool:
+        def compute(module: Any, precision: str, noise: float = 0.0) -> dict[str, np.ndarray]:
+            if precision == "float64":
+                return {"gradient x": truth["gradient x"] * [[first], [second]]}
+            output = measure(module, question.in_precision(precision, noise))["output y"]
+            return {"gradient x": output * (actual["gradient x"] / truth["gradient x"])}
+
+        return all(judge(model, compute, expected, actual, truth, "batch"))
+
+    assert judged(1.0, 0.5)
+    assert not judged(1.001, 1.0)
+
+
 _NORMAL = np.random.default_rng(5).normal(size=(2, 4, 3, 5)).astype(np.float32)
 
 

@@ -24,8 +24,8 @@ from torchfgsm.originals.process import Worker
 from torchfgsm.parity import port
 from torchfgsm.parity.cases import NSL_WORDS, NUMPY_ORDERS, Case
 from torchfgsm.parity.data import Array, Data
+from torchfgsm.parity.exact_port import ExactPort
 from torchfgsm.parity.judge import judge
-from torchfgsm.parity.kinks import gradients_near
 from torchfgsm.parity.originals_side import Originals
 from torchfgsm.parity.verdict import Verdict
 from torchfgsm.translation import Translation, translate
@@ -233,8 +233,8 @@ class Side:
             return port.run_port(replace(case, dtype="float64"), self.model, data)
 
         expected |= self.originals.judges(case, *on, expected)
-        near = gradients_near(case, self.model, self.data)
-        return judge(case, self.data, expected, actual, iterate, in_float64, near)
+        exact = ExactPort(case, self.model, self.data)
+        return judge(case, self.data, expected, actual, iterate, in_float64, exact)
 
 
 @contextmanager

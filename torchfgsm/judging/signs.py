@@ -247,6 +247,19 @@ def _judge_label(
     ]
 
 
+def common_scale(own: np.ndarray, theirs: np.ndarray) -> float:
+    """The positive factor that makes one float64 gradient the other; 0 where none does.
+
+    Args:
+        own: a gradient.
+        theirs: a gradient of a multiple of the same loss, same shape.
+    """
+    size = float((own * own).sum())
+    scale = float((own * theirs).sum()) / size if size else 0.0
+    same = np.abs(scale * own - theirs).max() <= _SAME * np.abs(theirs).max()
+    return scale if same and scale > 0 else 0.0
+
+
 def _judge_kink(
     mismatches: list[SignMismatch],
     steps: tuple[np.ndarray, np.ndarray],
@@ -255,9 +268,8 @@ def _judge_kink(
     norm: str,
 ) -> list[SignMismatch]:
     """The mismatches of one example, explained where a gradient beside it has the port's signs."""
-    size = float((near[0] * near[0]).sum())
-    scale = float((near[0] * g64).sum()) / size if size else 0.0
-    if scale <= 0 or not np.abs(scale * near[0] - g64).max() <= _SAME * np.abs(g64).max():
+    scale = common_scale(near[0], g64)
+    if not scale:
         return mismatches
     noise = mismatches[0].noise
     expected, actual = moves(steps[0]), moves(steps[1])

@@ -12,16 +12,16 @@ from torchfgsm.judging.comparison import Comparison, compare
 from torchfgsm.parity import functions
 from torchfgsm.parity.cases import Case, norm_of
 from torchfgsm.parity.data import Array, Data
+from torchfgsm.parity.exact_port import ExactPort
 from torchfgsm.parity.judge_perturbation import (
     FLOAT64_TOLERANCE,
     Arrays,
     Iterate,
     judge_by_truth,
     judge_float64,
-    judge_signs_first,
     saturated_examples,
 )
-from torchfgsm.parity.kinks import Near
+from torchfgsm.parity.judge_signs import judge_signs_first
 from torchfgsm.parity.verdict import Verdict
 
 _MAX_ULPS = 3.0
@@ -34,7 +34,7 @@ def judge(
     actual: Arrays,
     iterate: Iterate,
     in_float64: Callable[[], Arrays],
-    near: Near | None = None,
+    exact: ExactPort | None = None,
 ) -> Verdict:
     """Judges a case.
 
@@ -45,8 +45,8 @@ def judge(
         actual: The port's arrays.
         iterate: turns -> the port's arrays when it stops after that many steps.
         in_float64: The port's arrays in float64; asked for only where float32 needs it.
-        near: The port's float64 gradients around an example (see `kinks`), asked for where nothing
-            else explains its signs.
+        exact: The port's own gradients in float64, asked for where nothing else explains a
+            difference.
 
     Returns:
         The verdict.
@@ -59,10 +59,10 @@ def judge(
     if case.dtype == "float64":
         return judge_float64(case, data, expected, theirs, actual)
     if norm_of(case) == "l2":
-        found = judge_by_truth(case, data, expected, theirs, actual, in_float64)
+        found = judge_by_truth(case, data, expected, theirs, actual, in_float64, exact)
     else:
         ours = dict(actual)
-        found = judge_signs_first(case, data, expected, theirs, ours, iterate, in_float64, near)
+        found = judge_signs_first(case, data, expected, theirs, ours, iterate, in_float64, exact)
     return replace(found, saturated=saturated_examples(expected), examples=len(data.y))
 
 

@@ -1,20 +1,18 @@
-"""Judging perturbations: in float64, by distance from it, and by signs."""
+"""Judging perturbations: in float64, and by their distance from it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
 from torchfgsm.judging.by_float64 import compare_to_truth
 from torchfgsm.judging.comparison import Comparison, compare
-from torchfgsm.judging.label_slope import LabelSlope, rounding, saturated
-from torchfgsm.judging.signs import SignVerdict, judge_signs
+from torchfgsm.judging.label_slope import saturated
 from torchfgsm.parity.cases import Case, norm_of
 from torchfgsm.parity.data import Array, Data
-from torchfgsm.parity.kinks import Near
+from torchfgsm.parity.exact_port import ExactPort
 from torchfgsm.parity.label_fit import without_rounding
 from torchfgsm.parity.originals_side import iterations
 from torchfgsm.parity.truth import true_adversarial
@@ -70,6 +68,7 @@ def judge_by_truth(
     theirs: Arrays,
     actual: Arrays,
     in_float64: Callable[[], Arrays],
+    exact: ExactPort | None = None,
 ) -> Verdict:
     """By each example's distance from float64, relative to the original's own distance."""
     truth = {f"adv/{name}": value for name, value in _truth(case, data, expected).items()}
@@ -79,7 +78,7 @@ def judge_by_truth(
     near = compare(theirs, ours, atol=slack)
     rounded = 0
     if not near and set(ours) == set(theirs):
-        theirs, ours, rounded = _without_rounding(case, data, expected, theirs, ours, slack)
+        theirs, ours, rounded = _without_rounding(case, data, expected, theirs, ours, slack, exact)
     strict = compare_to_truth(theirs, ours, truth, slack=slack)
     rows, excused = strict.rows, 0
     if not strict and set(ours) == set(theirs):
@@ -115,23 +114,36 @@ def _truth(case: Case, data: Data, expected: Arrays) -> Arrays:
 
 
 def _without_rounding(
-    case: Case, data: Data, expected: Arrays, theirs: Arrays, ours: Arrays, slack: float
+    case: Case,
+    data: Data,
+    expected: Arrays,
+    theirs: Arrays,
+    ours: Arrays,
+    slack: float,
+    exact: ExactPort | None,
 ) -> tuple[Arrays, Arrays, int]:
     """Both sides, without the rounding of the label's slope in the examples that hang on it.
 
     Those are where a side is further from float64 than rounding else takes it, or the port too far.
     """
-    if "label_miss" not in expected or norm_of(case) != "l2" or iterations(case) != 1:
+    if (
+        norm_of(case) != "l2"
+        or iterations(case) != 1
+        or f"gradient64/{next(iter(data.x))}" not in expected
+    ):
+        return theirs, ours, 0
+    head = {} if exact is None else exact.head(data.x, gradients(expected, data.x))
+    if not head and "label_miss" not in expected:
         return theirs, ours, 0
     gross = np.zeros(len(data.y), bool)
     for name in data.x:
         true = expected[f"truth/{name}"]
         far, near = (per_example(side[f"adv/{name}"] - true) for side in (ours, theirs))
         gross |= (np.maximum(far, near) > _GROSS * _length(case)) | (far > 4 * near + slack)
-    found = [without_rounding(case, data, expected, side)[0] for side in (theirs, ours)]
+    found = [without_rounding(case, data, expected, side, head=head)[0] for side in (theirs, ours)]
     judged = [
         {
-            key: np.where(_rows(gross, array), new[key].astype(array.dtype), array)
+            key: np.where(rows_of(gross, array), new[key].astype(array.dtype), array)
             for key, array in side.items()
         }
         for new, side in zip(found, (theirs, ours), strict=True)
@@ -157,7 +169,7 @@ def _excuse_luck(
         excusable = beyond & right & (far <= 4 * near.max() + slack)
         if excusable.sum() <= _by_chance(int((np.maximum(far, near) > slack).sum())):
             count = max(count, int(excusable.sum()))
-            rows = _rows(excusable, original)
+            rows = rows_of(excusable, original)
             excused[key] = np.where(rows, original, ours[key])
         else:
             excused[key] = ours[key]
@@ -181,112 +193,20 @@ def per_example(array: Array) -> Array:
     return found
 
 
-def judge_signs_first(
-    case: Case,
-    data: Data,
-    expected: Arrays,
-    theirs: Arrays,
-    actual: dict[str, Array],
-    iterate: Iterate,
-    in_float64: Callable[[], Arrays],
-    near: Near | None = None,
-) -> Verdict:
-    """Signs first; elements whose flip is explained count as equal for the values."""
-    if all(k in actual and np.array_equal(theirs[k], actual[k]) for k in theirs):
-        return Verdict(case, compare(theirs, actual, title=case.name), "the same bits")
-    turns = iterations(case)
-    verdicts: dict[str, SignVerdict] = {}
-    if turns > 1 and norm_of(case) == "linf":
-        verdicts, diverged = _first_differences(data, expected, iterate, near, turns)
-        for key, rows in diverged.items():
-            actual[key] = np.where(rows, theirs[key], actual[key])
-    else:
-        judge_step = _StepJudge(norm_of(case), data.classes, expected, near)
-        for name, x in data.x.items():
-            key = f"adv/{name}"
-            verdicts[key] = judge_step(name, data.x, theirs[key], actual[key])
-            flipped = np.sign(theirs[key] - x) != np.sign(actual[key] - x)
-            actual[key] = np.where(flipped, theirs[key], actual[key])
-    values = judge_by_truth(case, data, expected, theirs, actual, in_float64)
-    signs = [v.to_difference(f"signs of {key}") for key, v in verdicts.items()]
-    explained = sum(v.explained for v in verdicts.values())
-    elements = sum(v.elements for v in verdicts.values())
-    comparison = Comparison(case.name, (*values.comparison.rows, *signs))
-    return replace(
-        values,
-        comparison=comparison,
-        rule=f"signs by float64; {values.rule}",
-        explained=explained,
-        elements=elements,
-    )
-
-
-@dataclass(frozen=True)
-class _StepJudge:
-    """Judges the signs of one step, whose arrays `expected` has under the step's number."""
-
-    norm: str
-    classes: int
-    expected: Arrays
-    near: Near | None
-
-    def __call__(
-        self, name: str, before: Mapping[str, Array], theirs: Array, ours: Array, turn: int = 0
-    ) -> SignVerdict:
-        place = f"{turn}/{name}" if turn else name
-        near = self.near
-        return judge_signs(
-            theirs,
-            ours,
-            self.expected[f"gradient/{place}"],
-            self.expected[f"gradient64/{place}"],
-            norm=self.norm,
-            x=before[name],
-            label=label_slope(self.expected, name, self.classes, turn or None),
-            near=None if near is None else lambda example: near(before, example)[name],
-        )
-
-
-def _first_differences(
-    data: Data, expected: Arrays, iterate: Iterate, near: Near | None, turns: int
-) -> tuple[dict[str, SignVerdict], dict[str, Array]]:
-    """Judges each example at the first iterate at which the two sides differ."""
-    judge_step = _StepJudge("linf", data.classes, expected, near)
-    verdicts: dict[str, SignVerdict] = {}
-    diverged: dict[str, Array] = {}
-    for name, x in data.x.items():
-        before = data.x
-        gone = np.zeros(len(x), bool)
-        for turn in range(1, turns + 1):
-            after = {n: expected[f"iterate/{turn}/{n}"] for n in data.x}
-            theirs = after[name]
-            ours = np.where(_rows(gone, x), theirs, iterate(turn)[f"adv/{name}"])
-            if not np.array_equal(theirs, ours):
-                key = f"adv/{name}, step {turn}"
-                verdicts[key] = judge_step(name, before, theirs, ours, turn)
-                flipped = np.sign(theirs - before[name]) != np.sign(ours - before[name])
-                gone |= flipped.reshape(len(x), -1).any(axis=1)
-            before = after
-        diverged[f"adv/{name}"] = _rows(gone, x)
-    return verdicts, diverged
-
-
-def label_slope(
-    expected: Arrays, name: str, classes: int, turn: int | None = None, dtype: str = "float32"
-) -> LabelSlope | None:
-    """What rounding does to the label's slope at an iterate; None where it is not known."""
-    turns = "" if turn is None else f"/{turn}"
-    if f"label_miss{turns}" not in expected:
-        return None
-    limit = rounding(expected[f"label_miss{turns}"], classes, dtype)
-    return LabelSlope(expected[f"label_slope{turns}/{name}"], limit)
-
-
 def saturated_examples(expected: Arrays) -> int:
     """How many examples have a label whose float32 softmax rounds to exactly 1."""
     miss = expected.get("label_miss")
     return 0 if miss is None else int(saturated(miss).sum())
 
 
-def _rows(examples: Array, like: Array) -> Array:
+def gradients(expected: Arrays, names: Iterable[str], turn: int = 0) -> Arrays:
+    """The original's float64 gradients, of a step by its number."""
+    return {
+        name: expected[f"gradient64/{turn}/{name}" if turn else f"gradient64/{name}"]
+        for name in names
+    }
+
+
+def rows_of(examples: Array, like: Array) -> Array:
+    """A number for each example, so that it meets all entries of its example."""
     return examples.reshape(-1, *[1] * (like.ndim - 1))

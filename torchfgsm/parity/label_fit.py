@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from torchfgsm.judging.label_slope import rounding
+from torchfgsm.judging.label_slope import LabelSlope, rounding
 from torchfgsm.parity.cases import Case
 from torchfgsm.parity.data import Array, Data
 from torchfgsm.parity.truth import Inputs, true_adversarial
@@ -21,6 +21,7 @@ def without_rounding(
     expected: Mapping[str, Array],
     side: Mapping[str, Array],
     dtype: str = "float32",
+    head: Mapping[str, LabelSlope] | None = None,
 ) -> tuple[dict[str, Array], Array]:
     """One side's adversarial examples, less what its rounding of the label's slope did to them.
 
@@ -33,16 +34,21 @@ def without_rounding(
         expected: What judges it, with label_slope/<input> and label_miss.
         side: adv/<input>.
         dtype: The floats that the side ran in.
+        head: Input name -> what the rounding of the model's own softmax does, in its place.
 
     Returns:
         adv/<input>, and the number for each example (N,).
     """
-    limit = rounding(expected["label_miss"], data.classes, dtype)
+    if head:
+        directions = {name: label.slope for name, label in head.items()}
+        limit = next(iter(head.values())).rounding
+    else:
+        directions = {name: expected[f"label_slope/{name}"] for name in data.x}
+        limit = rounding(expected["label_miss"], data.classes, dtype)
 
     def at(error: Array) -> Inputs:
         slopes = {
-            name: expected[f"gradient64/{name}"]
-            + _column(error, x) * expected[f"label_slope/{name}"]
+            name: expected[f"gradient64/{name}"] + _column(error, x) * directions[name]
             for name, x in data.x.items()
         }
         return true_adversarial(case, data, lambda x, first: slopes)

@@ -14,8 +14,8 @@ from torchfgsm.judging.comparison import Comparison
 from torchfgsm.parity import functions, port
 from torchfgsm.parity.cases import Case
 from torchfgsm.parity.data import Array, Data
+from torchfgsm.parity.exact_port import ExactPort
 from torchfgsm.parity.judge import judge
-from torchfgsm.parity.kinks import gradients_near
 from torchfgsm.parity.originals_side import Originals, attack_in_training, up_to
 from torchfgsm.parity.verdict import Verdict
 
@@ -124,8 +124,8 @@ def _verdict(case: Case, data: Data, model: nn.Module, expected: Mapping[str, Ar
     def in_float64() -> Mapping[str, Array]:
         return port.run_port(replace(case, dtype="float64"), model, data)
 
-    near = gradients_near(case, model, data)
-    return judge(case, data, expected, actual, iterate, in_float64, near)
+    exact = ExactPort(case, model, data)
+    return judge(case, data, expected, actual, iterate, in_float64, exact)
 
 
 def verdict_apart(

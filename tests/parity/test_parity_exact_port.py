@@ -1,4 +1,4 @@
-"""Two float32 programs that see a ReLU from its two sides, and faults that neither explains."""
+"""What float32 may do to a correct program: another side of a ReLU, the rounding of a softmax."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from torchfgsm.parity import port
 from torchfgsm.parity.cases import Case, all_cases
 from torchfgsm.parity.data import Array, Data
+from torchfgsm.parity.exact_port import ExactPort
 from torchfgsm.parity.judge import judge
-from torchfgsm.parity.kinks import Near, gradients_near
 from torchfgsm.parity.originals_side import iterations, up_to
 from torchfgsm.parity.verdict import Verdict
 
@@ -60,7 +60,9 @@ def gradient(case: Case, model: nn.Module, data: Data, dtype: torch.dtype) -> Ar
     return found
 
 
-def judged(case: Case, actual: Array, near: Near | None, model: nn.Module | None = None) -> Verdict:
+def judged(
+    case: Case, actual: Array, exact: ExactPort | None, model: nn.Module | None = None
+) -> Verdict:
     data, original = batch(), Sum(left_first=False)
     turns = iterations(case)
     x, expected = data.x["x"], {}
@@ -75,7 +77,7 @@ def judged(case: Case, actual: Array, near: Near | None, model: nn.Module | None
         return port.run_port(up_to(case, turns), model or original, data)
 
     expected["gradient/x"] = gradient(case, Sum(left_first=False), data, torch.float32)
-    return judge(case, data, expected | {"adv/x": x}, {"adv/x": actual}, iterate, dict, near)
+    return judge(case, data, expected | {"adv/x": x}, {"adv/x": actual}, iterate, dict, exact)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,7 @@ def test_a_kink_explains_either_side_of_it(name: str) -> None:
     case, data, model = CASES[name], batch(), Sum(left_first=True)
     actual = port.run_port(case, model, data)["adv/x"]
     assert not judged(case, actual, None, model).passed
-    found = judged(case, actual, gradients_near(case, model, data), model)
+    found = judged(case, actual, ExactPort(case, model, data), model)
     assert found.passed, found.comparison.to_text()
     assert 0 < found.explained <= 3
 
@@ -103,7 +105,7 @@ def test_a_kink_explains_no_sign_that_neither_side_has() -> None:
     actual = port.run_port(case, model, data)["adv/x"]
     side = np.sign(actual[KINK, 0] - data.x["x"][KINK, 0])
     actual[KINK, 0] = data.x["x"][KINK, 0] - side * np.float32(case.params["eps"])
-    found = judged(case, actual, gradients_near(case, model, data))
+    found = judged(case, actual, ExactPort(case, model, data))
     assert not found.passed
     assert found.comparison.failures[0].first_bad == (KINK, 1)
 
@@ -112,7 +114,7 @@ def test_away_from_a_kink_nothing_is_explained() -> None:
     case, data, model = CASES["cleverhans-tf2 / linf, true labels"], batch(), Sum(left_first=False)
     actual = port.run_port(case, model, data)["adv/x"]
     actual[KINK + 1] = 2 * data.x["x"][KINK + 1] - actual[KINK + 1]
-    assert not judged(case, actual, gradients_near(case, model, data)).passed
+    assert not judged(case, actual, ExactPort(case, model, data)).passed
 
 
 def test_gradients_of_another_model_explain_nothing() -> None:
@@ -120,4 +122,59 @@ def test_gradients_of_another_model_explain_nothing() -> None:
     actual = port.run_port(case, model, data)["adv/x"]
     other = Sum(left_first=True)
     other.weight.data.fill_(2)
-    assert not judged(case, actual, gradients_near(case, other, data)).passed
+    assert not judged(case, actual, ExactPort(case, other, data)).passed
+
+
+class Headed(nn.Module):
+    """Two planes and a softmax, which leaves the batch sure of the first class by various leads."""
+
+    input_names = ("x",)
+
+    def __init__(self, *, head: bool = True) -> None:
+        super().__init__()
+        self.head = head
+        self.weight = nn.Parameter(torch.tensor([[9.0, -1.0], [2.0, 3.0], [1.0, -2.0]]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = x @ self.weight.to(x)
+        return logits.softmax(dim=1) if self.head else logits
+
+    def without_head(self) -> Headed:
+        return Headed(head=False)
+
+
+@pytest.mark.parametrize(("share", "equal"), [(0.9, True), (3.0, False)])
+def test_the_rounding_of_the_models_own_softmax_is_one_number_an_example(
+    share: float, equal: bool
+) -> None:
+    """The port's gradient is off by a multiple of the derivative of the surest class' logit."""
+    plain = CASES["cleverhans-tf2 / l2, true labels"]
+    case, model = dataclasses.replace(plain, output="probabilities"), Headed()
+    x = np.random.default_rng(0).uniform(0.5, 1.0, (40, 3)).astype(np.float32)
+    data, eps = Data({"x": x}, np.zeros(40, int), 2), case.params["eps"]
+    true = gradient(case, model, data, torch.float64)
+    exact = ExactPort(case, Headed(), data)
+    head = exact.head(data.x, {"x": true})["x"]
+    assert (head.slope == np.asarray([9.0, 2.0, 1.0])).all()
+    off = np.where(np.arange(40) == 3, share * head.rounding, 0.0)[:, None] * head.slope
+    assert np.linalg.norm(off[3]) > 1e-3 * np.linalg.norm(true[3])
+
+    def adv(g: Array) -> Array:
+        moved: Array = x + eps * g / np.linalg.norm(g, axis=1, keepdims=True)
+        return moved
+
+    theirs = adv(true).astype(np.float32)
+    expected = {"adv/x": theirs, "gradient64/x": true, "truth/x": adv(true)}
+    actual = {"adv/x": adv(true + off).astype(np.float32)}
+
+    def found(exact: ExactPort | None) -> Verdict:
+        return judge(case, data, expected, actual, lambda turns: {}, lambda: actual, exact)
+
+    assert not found(None).passed
+    assert found(exact).passed == equal, found(exact).comparison.to_text()
+
+
+def test_a_model_without_a_head_of_its_own_has_no_such_rounding() -> None:
+    case, data = CASES["cleverhans-tf2 / l2, true labels"], batch()
+    model = Sum(left_first=True)
+    assert ExactPort(case, model, data).head(data.x, {"x": data.x["x"]}) == {}
