@@ -47,24 +47,24 @@ docs: $(VENV)/.installed  ## the documentation as pages in build/site, which nee
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 bench: $(VENV)/.installed  ## measure the tables of the README and docs/training.md again
-	$(PY) -m benchmarks.differences
-	$(PY) -m benchmarks.parity
-	$(PY) -m benchmarks.robust_training
+	$(PY) -m benchmarks.evidence.differences
+	$(PY) -m benchmarks.evidence.parity
+	$(PY) -m benchmarks.training.robust_training
 
 bench-speed: $(VENV)/.installed  ## time the step, whole attacks and a training step
-	$(PY) -m benchmarks.peers build/wheels --python $$($(PY) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-	$(PY) -m benchmarks.step --wheels build/wheels
-	OMP_NUM_THREADS=1 $(PY) -m benchmarks.whole_attack --wheels build/wheels
-	OMP_NUM_THREADS=2 $(PY) -m benchmarks.whole_attack --wheels build/wheels
-	$(PY) -m benchmarks.attack_speed_page
-	$(PY) -m benchmarks.training_step --wheels build/wheels
-	$(PY) -m benchmarks.training_speed_page
+	$(PY) -m benchmarks.speed.peers build/wheels --python $$($(PY) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+	$(PY) -m benchmarks.speed.step --wheels build/wheels
+	OMP_NUM_THREADS=1 $(PY) -m benchmarks.speed.whole_attack --wheels build/wheels
+	OMP_NUM_THREADS=2 $(PY) -m benchmarks.speed.whole_attack --wheels build/wheels
+	$(PY) -m benchmarks.speed.attack_speed_page
+	$(PY) -m benchmarks.speed.training_step --wheels build/wheels
+	$(PY) -m benchmarks.speed.training_speed_page
 
 sanitize: $(VENV)/.installed  ## look for races and bad accesses in the kernels, on a GPU
 	$(PY) tests/support/sanitize.py
 
 record: $(VENV)/.installed  ## record the originals' results that the wheel ships
-	$(PY) -m benchmarks.record
+	$(PY) -m benchmarks.evidence.record
 
 setup: $(VENV)/.installed
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.training_rows import TRANSLATED
+from benchmarks.training.rows import TRANSLATED
 
 Rows = Sequence[dict[str, str]]
 

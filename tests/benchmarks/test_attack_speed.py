@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import attack_providers, attack_speed_page, rows, whole_attack
-from benchmarks.attack_providers import Attack, Target
-from benchmarks.contest import Pace
-from benchmarks.whole_attack import AGAIN, REFERENCE, displaced
+from benchmarks import rows
+from benchmarks.speed import attack_providers, attack_speed_page, whole_attack
+from benchmarks.speed.attack_providers import Attack, Target
+from benchmarks.speed.contest import Pace
+from benchmarks.speed.whole_attack import AGAIN, REFERENCE, displaced
 
 CPU = torch.device("cpu")
 PACE = Pace(0.01, 0.01)

@@ -14,23 +14,23 @@ from types import ModuleType
 import pytest
 import torch
 
-from benchmarks import (
+from benchmarks import rows
+from benchmarks.rows import Row
+from benchmarks.speed import (
     attack_providers,
     contest,
     peers,
-    rows,
     step,
     step_providers,
     training_step,
     whole_attack,
 )
-from benchmarks.attack_providers import Attack, Target
-from benchmarks.contest import Pace, Provider, compete
-from benchmarks.models import ARCHITECTURES
-from benchmarks.rows import Row
-from benchmarks.step_inputs import Inputs
-from benchmarks.step_providers import COMPILED, MAKERS, Settings, difference, operations
-from benchmarks.timing import Sample, TimedElsewhere, Times, interleaved
+from benchmarks.speed.attack_providers import Attack, Target
+from benchmarks.speed.contest import Pace, Provider, compete
+from benchmarks.speed.models import ARCHITECTURES
+from benchmarks.speed.step_inputs import Inputs
+from benchmarks.speed.step_providers import COMPILED, MAKERS, Settings, difference, operations
+from benchmarks.speed.timing import Sample, TimedElsewhere, Times, interleaved
 
 CPU = torch.device("cpu")
 PACE = Pace(0.01, 0.01)

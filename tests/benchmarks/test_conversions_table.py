@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import conversion_rows, conversions
-from benchmarks.conversion_page import page
-from benchmarks.conversion_rows import Row
-from benchmarks.conversion_runs import Steps
-from benchmarks.conversion_twins import CNN, TWINS
+from benchmarks.conversions import rows as conversion_rows
+from benchmarks.conversions import table as conversions
+from benchmarks.conversions.page import page
+from benchmarks.conversions.rows import Row
+from benchmarks.conversions.runs import Steps
+from benchmarks.conversions.twins import CNN, TWINS
 from benchmarks.rows import read
 
 OK = Row(

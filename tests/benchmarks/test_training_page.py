@@ -12,14 +12,16 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import plots, robust_training, training_rows
-from benchmarks.training_mapping import EPSILON, RATE, SAME
-from benchmarks.training_optimizers import Library, Optimizer
-from benchmarks.training_page import largest_gap
-from benchmarks.training_parity import STEPS
-from benchmarks.training_robustness import CASES, CLEVERHANS, LABELLED, NSL
-from benchmarks.training_rows import Rows, of, values
-from benchmarks.training_runs import Config
+from benchmarks import plots
+from benchmarks.training import robust_training
+from benchmarks.training import rows as training_rows
+from benchmarks.training.mapping import EPSILON, RATE, SAME
+from benchmarks.training.optimizers import Library, Optimizer
+from benchmarks.training.page import largest_gap
+from benchmarks.training.parity import STEPS
+from benchmarks.training.robustness import CASES, CLEVERHANS, LABELLED, NSL
+from benchmarks.training.rows import Rows, of, values
+from benchmarks.training.runs import Config
 from torchfgsm import adversarial_step
 
 FENCE = re.compile(r"```python\n(.*?)\n```", re.DOTALL)

@@ -10,9 +10,9 @@ from statistics import median
 
 import pytest
 
-from benchmarks.training_parity import BATCH, KINDS, LIBRARIES, STEPS, configs, examples, rounding
-from benchmarks.training_rows import Row
-from benchmarks.training_runs import Trainings
+from benchmarks.training.parity import BATCH, KINDS, LIBRARIES, STEPS, configs, examples, rounding
+from benchmarks.training.rows import Row
+from benchmarks.training.runs import Trainings
 from torchfgsm.originals import WorkerError
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]

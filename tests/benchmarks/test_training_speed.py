@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks import rows, training_speed_page, training_step, training_ways
-from benchmarks.contest import Pace
-from benchmarks.saved_memory import saved_mib
-from benchmarks.training_processes import KEPT_MEMORY, PROCESS_WAYS, Processes, ProcessWay
-from benchmarks.training_speed_page import (
+from benchmarks import rows
+from benchmarks.speed import training_speed_page, training_step, training_ways
+from benchmarks.speed.contest import Pace
+from benchmarks.speed.saved_memory import saved_mib
+from benchmarks.speed.training_processes import KEPT_MEMORY, PROCESS_WAYS, Processes, ProcessWay
+from benchmarks.speed.training_speed_page import (
     BOTH,
     BY_HAND,
     CSV,
@@ -30,8 +31,8 @@ from benchmarks.training_speed_page import (
     cases,
     cpu_ratios,
 )
-from benchmarks.training_step import Case, elsewhere, in_process
-from benchmarks.training_ways import Way, by_hand, in_channels_last, usual_grad
+from benchmarks.speed.training_step import Case, elsewhere, in_process
+from benchmarks.speed.training_ways import Way, by_hand, in_channels_last, usual_grad
 from torchfgsm import Recipe, Weighting, adversarial_loss, adversarial_step
 
 CPU = torch.device("cpu")
@@ -167,7 +168,7 @@ def test_other_gradients_of_another_process_are_different(
 ) -> None:
     provider = elsewhere(way, Case.random(CPU, "MNIST CNN", 2, 1), processes)
     assert provider.check(None) == ""
-    monkeypatch.setattr("benchmarks.training_processes.MULTIPLIER", 0.21)
+    monkeypatch.setattr("benchmarks.speed.training_processes.MULTIPLIER", 0.21)
     assert "away from that of the step by hand" in provider.check(None)
 
 
@@ -182,7 +183,7 @@ def test_the_allocator_is_told_to_keep_memory(monkeypatch: pytest.MonkeyPatch) -
             started.append({n: os.environ[n] for n in KEPT_MEMORY if n in os.environ})
             raise OSError("not started")
 
-    monkeypatch.setattr("benchmarks.training_processes.Worker", Recorded)
+    monkeypatch.setattr("benchmarks.speed.training_processes.Worker", Recorded)
     monkeypatch.delenv("MALLOC_MMAP_MAX_", raising=False)
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1")
     case = Case.random(CPU, "MNIST CNN", 2, 1)
@@ -198,8 +199,8 @@ def test_the_allocator_is_told_to_keep_memory(monkeypatch: pytest.MonkeyPatch) -
 _NEW_PAGES = """
 import resource, torch
 torch.set_num_threads(1)
-from benchmarks.training_step import Case
-from benchmarks.training_ways import step
+from benchmarks.speed.training_step import Case
+from benchmarks.speed.training_ways import step
 case = Case.random(torch.device("cpu"), "MNIST CNN", 32, 1)
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks import conversion_rows, conversions, rows
-from benchmarks.conversion_runs import ENVIRONMENTS, Bench
+from benchmarks import rows
+from benchmarks.conversions import rows as conversion_rows
+from benchmarks.conversions import table as conversions
+from benchmarks.conversions.runs import ENVIRONMENTS, Bench
 from torchfgsm.originals.environment import EnvironmentUnavailable, python_for
 
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("one_thread")]

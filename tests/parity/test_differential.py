@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import differential
-from benchmarks.differential import PER_MODEL, outcomes
-from benchmarks.differential_draws import draw
-from benchmarks.differential_models import Drawn, architecture
-from benchmarks.differential_rules import (
+from benchmarks.evidence import differential
+from benchmarks.evidence.differential import PER_MODEL, outcomes
+from benchmarks.evidence.differential_draws import draw
+from benchmarks.evidence.differential_models import Drawn, architecture
+from benchmarks.evidence.differential_rules import (
     ALONE,
     FINDINGS,
     FLOAT64,
@@ -26,7 +26,7 @@ from benchmarks.differential_rules import (
     SAME,
     Outcome,
 )
-from benchmarks.differential_runs import Runner
+from benchmarks.evidence.differential_runs import Runner
 from torchfgsm.core import model_gradient, norms
 from torchfgsm.libraries.configuration import LIBRARIES
 from torchfgsm.parity.cases import norm_of

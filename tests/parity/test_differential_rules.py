@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.differential_draws import Draw, draw
-from benchmarks.differential_models import architecture
-from benchmarks.differential_rules import (
+from benchmarks.evidence.differential_draws import Draw, draw
+from benchmarks.evidence.differential_models import architecture
+from benchmarks.evidence.differential_rules import (
     DIFFERENT,
     FAULT,
     FLOAT64,
@@ -27,7 +27,7 @@ from benchmarks.differential_rules import (
     noise_in_training,
     refused,
 )
-from benchmarks.differential_shrinking import shrunk
+from benchmarks.evidence.differential_shrinking import shrunk
 from torchfgsm.judging.comparison import Comparison, Difference, compare
 from torchfgsm.judging.signs import judge_signs
 from torchfgsm.parity.cases import Case

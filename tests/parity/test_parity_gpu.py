@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import parity
+from benchmarks.evidence import parity
 from torchfgsm import converters
 from torchfgsm.parity import functions, port, recorded
 from torchfgsm.parity.cases import all_cases

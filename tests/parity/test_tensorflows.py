@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from processes import SUPPORT
 
-from benchmarks import rows, tensorflows
+from benchmarks import rows
+from benchmarks.evidence import tensorflows
 from torchfgsm import converters
 from torchfgsm.originals import KERAS_2, WITNESS, EnvironmentUnavailable, Worker, python_for
 from torchfgsm.originals.environment import KERAS_3

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from processes import environment
 
-from benchmarks import differences, digits, parity
-from benchmarks.difference_measures import Bench
+from benchmarks import digits
+from benchmarks.evidence import differences, parity
+from benchmarks.evidence.difference_measures import Bench
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

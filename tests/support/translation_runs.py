@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.differential_runs import PROCESSES, Together
+from benchmarks.evidence.differential_runs import PROCESSES, Together
 from torchfgsm.judging.comparison import compare
 from torchfgsm.libraries.configuration import LIBRARIES, Configuration
 from torchfgsm.originals.process import Worker

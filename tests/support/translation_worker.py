@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 # Loaded by its path alone; last, so that nothing of TensorFlow's is shadowed.
-sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks" / "evidence"))
 
 import differential_worker
 

@@ -1,0 +1,1 @@
+"""Models of Keras converted by every route, and the speed of what comes of it."""

@@ -1,0 +1,1 @@
+"""The port beside the live originals: every case, random draws, two TensorFlows, differences."""

@@ -1,0 +1,1 @@
+"""Adversarial training by the originals, live, and by this package."""
