@@ -1,7 +1,8 @@
 """The README's table of the differences between the libraries, and what each does.
 
-`python -m benchmarks.evidence.differences` measures, writes results/differences.csv and the table in
-the README; with `--check` it measures nothing and fails when the README is not what the CSV gives.
+`python -m benchmarks.evidence.differences` measures, writes results/differences.csv and the table
+in the README; with `--check` it measures nothing and fails when the README is not what the CSV
+gives.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Whether the originals give the same on two TensorFlows.
 
-`python -m benchmarks.evidence.tensorflows` runs every recorded case of the three originals that need TensorFlow on 2.21 and on 2.15, with the
-same Keras files, and writes a row per case to results/tensorflows.csv and the table of
-docs/parity.md from these. `--check` fails where the page is not that of the rows. The port takes no
-part in it.
+`python -m benchmarks.evidence.tensorflows` runs every recorded case of the three originals that
+need TensorFlow on 2.21 and on 2.15, with the same Keras files, and writes a row per case to
+results/tensorflows.csv and the table of docs/parity.md from these. `--check` fails where the page
+is not that of the rows. The port takes no part in it.
 """
 
 from __future__ import annotations

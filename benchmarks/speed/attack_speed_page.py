@@ -26,9 +26,9 @@ _TOP = """\
 # How long an attack takes, beside the other libraries
 
 Written by `python -m benchmarks.speed.attack_speed_page` from
-`benchmarks/results/whole_attack.csv`, which `python -m benchmarks.speed.whole_attack` measures, with
-`OMP_NUM_THREADS` 1 and 2. Lengths are 8/255 (L-inf), 0.5 (L2) and 2 (L1), within [0, 1]. Results were compared with the loop by hand
-before anything was timed.
+`benchmarks/results/whole_attack.csv`, which `python -m benchmarks.speed.whole_attack` measures,
+with `OMP_NUM_THREADS` 1 and 2. Lengths are 8/255 (L-inf), 0.5 (L2) and 2 (L1), within [0, 1].
+Results were compared with the loop by hand before anything was timed.
 
 The numbers are the processor's time over that of the hand-written minimum: one forward pass, one
 gradient of the input and the step, labels from the same forward pass where none are given. The
@@ -87,7 +87,7 @@ def _cell(row: dict[str, str], base: float) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Writes the page, or checks it; returns the exit code."""
-    return page_command.run("attack_speed_page", __doc__, page, (CSV, PAGE), arguments)
+    return page_command.run("speed.attack_speed_page", __doc__, page, (CSV, PAGE), arguments)
 
 
 if __name__ == "__main__":

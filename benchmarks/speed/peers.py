@@ -1,8 +1,8 @@
 """The libraries that are compared with, and what reads models: wheels, and how to import them.
 
-`python -m benchmarks.speed.peers DIR [--python 3.12]` downloads pinned wheels, for a machine without
-a network too; `--wheels DIR` of the other scripts puts them on Python's path, behind what is
-installed. A library that cannot be imported is a row that says so.
+`python -m benchmarks.speed.peers DIR [--python 3.12]` downloads pinned wheels, for a machine
+without a network too; `--wheels DIR` of the other scripts puts them on Python's path, behind what
+is installed. A library that cannot be imported is a row that says so.
 """
 
 from __future__ import annotations

@@ -51,11 +51,12 @@ _TOP = """\
 # How long a training step takes, beside TensorFlow
 
 Written by `python -m benchmarks.speed.training_speed_page` from
-`benchmarks/results/training_step.csv`, which `python -m benchmarks.speed.training_step` measures. Every step fills the gradients of
-`L(x) + 0.2 * L(x_adv)`, L-inf 8/255 within [0, 1], in training mode. They were equal to those by
-hand before anything was timed: in float64 within 1e-9 of the norm; CleverHans' and ART's, in
-float32, within 1e-2. TensorFlow has images (N, H, W, C) and oneDNN on; `train_on_batch` also makes
-SGD's step and Keras' metrics. Here TensorFlow and torch have processes of their own:"""
+`benchmarks/results/training_step.csv`, which `python -m benchmarks.speed.training_step` measures.
+Every step fills the gradients of `L(x) + 0.2 * L(x_adv)`, L-inf 8/255 within [0, 1], in training
+mode. They were equal to those by hand before anything was timed: in float64 within 1e-9 of the
+norm; CleverHans' and ART's, in float32, within 1e-2. TensorFlow has images (N, H, W, C) and oneDNN
+on; `train_on_batch` also makes SGD's step and Keras' metrics. Here TensorFlow and torch have
+processes of their own:"""
 
 _SETTINGS = """\
 ## What to set
@@ -185,7 +186,7 @@ def _rest(timed: Rows) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Writes the page, or checks it; returns the exit code."""
-    return page_command.run("training_speed_page", __doc__, page, (CSV, PAGE), arguments)
+    return page_command.run("speed.training_speed_page", __doc__, page, (CSV, PAGE), arguments)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Training by the originals, live, and by this package.
 
-`python -m benchmarks.training.robust_training` writes every measured number to results/robust_training.csv, with versions and device, and
+`python -m benchmarks.training.robust_training` writes every measured number to
+results/robust_training.csv, with versions and device, and
 docs/training.md with its plot from those rows alone. `--from-csv` only writes page and plot;
 `--check` fails when the page differs from the rows. `--quick` measures a little, to try it.
 """

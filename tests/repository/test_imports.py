@@ -161,7 +161,7 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
 def test_the_table_of_rooms_is_what_is_tested() -> None:
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    assert table() in page, "python tests/rooms.py"
+    assert table() in page, "python tests/support/rooms.py"
 
 
 def test_the_parser_sees_every_kind_of_import() -> None:

@@ -16,7 +16,7 @@ def test_names_signatures_and_defaults_are_those_that_were_recorded() -> None:
     new = [line for line in found if line not in recorded]
     assert (gone, new) == ([], []), (
         "the public API changed: say so in CHANGELOG.md and record it with "
-        "`python tests/public_api.py`"
+        "`python tests/support/public_api.py`"
     )
 
 

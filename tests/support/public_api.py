@@ -1,4 +1,4 @@
-"""The public API as text, one line a name; `python tests/public_api.py` records it."""
+"""The public API as text, one line a name; `python tests/support/public_api.py` records it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rooms of the package; `python tests/rooms.py` writes the table of CONTRIBUTING."""
+"""The rooms of the package; `python tests/support/rooms.py` writes the table of CONTRIBUTING."""
 
 from __future__ import annotations
 
