@@ -1,6 +1,6 @@
 """Training by the originals, live, and by `adversarial_step` with torch.optim: 100 steps.
 
-pytest tests/test_training_parity.py -m slow
+pytest tests/benchmarks/test_training_parity.py -m slow
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The wheel is built and installed into a folder; tests and what they read are cop
 has no sources of the package. Another Python, with other versions of the dependencies, is named by
 --python.
 
-Called as `python tests/installed.py [--python PYTHON] [pytest's options and files ...]`.
+Called as `python tests/support/installed.py [--python PYTHON] [pytest's options and files ...]`.
 """
 
 from __future__ import annotations

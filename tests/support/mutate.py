@@ -6,7 +6,7 @@ long. Mutants are drawn with a seed, so that two runs of one version plant the s
 became of each goes to benchmarks/results/mutation.csv. Its column `reason` says why a survivor
 lives; it is written by hand and kept by the next run.
 
-Called as `python tests/mutate.py [--count N] [--seed S] [--again]`.
+Called as `python tests/support/mutate.py [--count N] [--seed S] [--again]`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 # (runs where TensorFlow is installed and the port is not)
 """Records values and gradients of Keras' losses: run by hand under TensorFlow 2.15.
 
-    TF_ENABLE_ONEDNN_OPTS=0 python tests/record_losses.py tests/golden/losses.npz
+    TF_ENABLE_ONEDNN_OPTS=0 python tests/support/record_losses.py tests/golden/losses.npz
 
 The file holds one JSON list of cases, with the arrays of case 7 as "7/y_pred", "7/value" and so
 on; a case that Keras refuses holds the name of the exception in place of a value.

@@ -1,4 +1,4 @@
-"""Runs the kernels under compute-sanitizer on a GPU: `python tests/sanitize.py`.
+"""Runs the kernels under compute-sanitizer on a GPU: `python tests/support/sanitize.py`.
 
 memcheck looks for reads and writes out of bounds, racecheck for two threads at the same shared
 memory, synccheck for barriers that not all threads meet: what the emulator on the CPU cannot show.
