@@ -214,7 +214,6 @@ model = tf.keras.Sequential([
 converted = converters.from_keras(model, keep_head=True)
 assert converted.verification, converted.verification.to_text()
 import numpy as np, torch
-from processes import SUPPORT
 x = np.random.default_rng(0).random((2, 6, 6, 3), dtype=np.float32)
 difference = np.abs(model(x).numpy() - converted(torch.from_numpy(x)).detach().numpy()).max()
 assert difference < 1e-6, difference

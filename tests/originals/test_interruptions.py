@@ -208,7 +208,7 @@ def test_signals_that_the_caller_uses_stay_the_callers(capsys: Capture) -> None:
     before = signal.signal(signal.SIGTERM, mine)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(cli, "_env", command)
+            patch.setattr(cli.commands, "_env", command)
             assert cli.main(["env"]) == 0
     finally:
         signal.signal(signal.SIGTERM, before)

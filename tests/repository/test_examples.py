@@ -1,6 +1,7 @@
 """Examples of explaining and translating run, the notebook among them, and say what they should.
 
-`PYTHONPATH=tests/support python tests/repository/test_examples.py` runs the notebook and stores it with what it shows.
+`PYTHONPATH=tests/support python tests/repository/test_examples.py` runs the notebook and stores it
+with what it shows.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The documentation's sources and its built site, as the tests read them.
 
-`python tests/support/documentation.py` writes into the pages what their code prints now: read the diff.
+`python tests/support/documentation.py` writes into the pages what their code prints now: read the
+diff.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ def test_standard_output(
     if says != "Broken pipe":
         os.close(target)
         target = os.open("/dev/full", os.O_WRONLY)
-    monkeypatch.setattr(cli, "_env", command)
+    monkeypatch.setattr(cli.commands, "_env", command)
     with open(target, "w") as output, monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", output)
         assert cli.main(["env"]) == 2
