@@ -15,7 +15,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # One thread each: a second one helps little, and two processes would fight over the cores.
 TEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test test-slow test-installed test-lowest mutate lint types docs bench bench-speed \
+# Without TensorFlow, and without what builds, compiles or starts processes of its own.
+QUICK := $(addprefix tests/,core models losses judging nsl cleverhans libraries translation \
+	explanation graphs parity)
+
+.PHONY: demo test test-quick test-slow test-installed test-lowest mutate lint types docs bench bench-speed \
 	sanitize record setup sizes
 
 demo: $(VENV)/.installed  ## compare the port with NSL and CleverHans themselves
@@ -23,6 +27,9 @@ demo: $(VENV)/.installed  ## compare the port with NSL and CleverHans themselves
 
 test: $(VENV)/.installed
 	$(TEST) -m 'not slow'
+
+test-quick: $(VENV)/.installed  ## the attacks and what is said of them, while you work on them
+	$(TEST) -m 'not slow and not live' $(QUICK)
 
 test-slow: $(VENV)/.installed
 	$(TEST) -m slow

@@ -10,7 +10,7 @@ from torch import nn
 
 from torchfgsm.converters.annotation import Port
 from torchfgsm.converters.onnx_side.graph import producers
-from torchfgsm.converters.torch_side import head_axes, head_values
+from torchfgsm.converters.torch_side import head_axes
 
 _SHAPES = ("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Cast")
 # A softmax over another axis than the last is transposed by TensorFlow itself.
@@ -120,7 +120,7 @@ class _Graph:
         node = self.made_by[port.tensor]
         while node.op_type == "Identity" and node.input[0] in self.made_by:
             node = self.made_by[node.input[0]]
-        probabilities = head_values.are_probabilities(self.model, port.tensor)
+        probabilities = head_axes.are_probabilities(self.model, port.tensor)
         certain = " probabilities," if probabilities else ""
         text = f"{what}: kept,{certain} its last operation is {node.op_type} ({node.name})"
         return Head(None, port.tensor, text, probabilities)

@@ -10,8 +10,7 @@ import numpy as np
 from torchfgsm.converters.annotation import Array
 from torchfgsm.converters.exporting import Exporter
 from torchfgsm.converters.model import ConvertedModel
-from torchfgsm.converters.verification.batches import Data, batches
-from torchfgsm.converters.verification.hints import hints_of
+from torchfgsm.converters.verification.batches import Data, batches, hints_of
 from torchfgsm.converters.verification.judging import (
     FACTOR,
     FLOAT32_TOLERANCE,

@@ -17,12 +17,12 @@ from torchfgsm.converters.annotation import Array
 from torchfgsm.converters.model import ConvertedModel
 from torchfgsm.converters.verification.judging import FLOAT32_TOLERANCE
 from torchfgsm.converters.verification.measuring import (
+    NONE,
     Question,
     is_float,
     measure,
     objective_totals,
 )
-from torchfgsm.converters.verification.objectives import NONE
 from torchfgsm.judging.comparison import Comparison, Difference, compare
 
 _DIRECTIONS = 3

@@ -17,8 +17,13 @@ from torchfgsm.converters.model import ConvertedModel, as_tensor
 from torchfgsm.converters.ops.noise import is_noise
 from torchfgsm.converters.verification.batches import training_batch
 from torchfgsm.converters.verification.judging import SLACK, judge
-from torchfgsm.converters.verification.measuring import Question, gradients_of, precision_of
-from torchfgsm.converters.verification.objectives import NONE, objective_values
+from torchfgsm.converters.verification.measuring import (
+    NONE,
+    Question,
+    gradients_of,
+    objective_values,
+    precision_of,
+)
 from torchfgsm.converters.verification.scaled import compare_scaled
 from torchfgsm.judging.comparison import Comparison
 

@@ -13,8 +13,7 @@ from torchfgsm.converters.errors import ConversionError
 from torchfgsm.converters.model import ConvertedModel
 from torchfgsm.converters.onnx_side.precision import in_float64
 from torchfgsm.converters.onnx_side.runtime import Run, runner
-from torchfgsm.converters.verification.batches import Data, batches
-from torchfgsm.converters.verification.hints import hints_of
+from torchfgsm.converters.verification.batches import Data, batches, hints_of
 from torchfgsm.converters.verification.judging import (
     EXACT_TOLERANCE,
     FLOAT32_TOLERANCE,

@@ -26,7 +26,7 @@ from torchfgsm.converters import (  # noqa: E402
     writing,
 )
 from torchfgsm.converters.annotation import Annotation, Penalty  # noqa: E402
-from torchfgsm.converters.tensorflow_python import fits, own_python  # noqa: E402
+from torchfgsm.converters.exporting import fits, own_python  # noqa: E402
 from torchfgsm.originals.environment import KERAS_2, KERAS_3  # noqa: E402
 
 Capture = pytest.CaptureFixture[str]

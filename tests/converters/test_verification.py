@@ -20,10 +20,14 @@ from torchfgsm.converters.annotation import Port
 from torchfgsm.converters.onnx_side.inference import infer
 from torchfgsm.converters.onnx_side.runtime import runner
 from torchfgsm.converters.torch_side.heads import Head
-from torchfgsm.converters.verification.batches import batches
-from torchfgsm.converters.verification.hints import Hints, hints_of
-from torchfgsm.converters.verification.measuring import Question, measure
-from torchfgsm.converters.verification.objectives import _objective, labels_for, objective_values
+from torchfgsm.converters.verification.batches import Hints, batches, hints_of
+from torchfgsm.converters.verification.measuring import (
+    Question,
+    _objective,
+    labels_for,
+    measure,
+    objective_values,
+)
 from torchfgsm.converters.verification.scaled import compare_scaled
 from torchfgsm.converters.verification.verifying import verify_with_onnx
 

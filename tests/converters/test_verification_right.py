@@ -26,11 +26,12 @@ from torchfgsm.converters.onnx_side.runtime import runner  # noqa: E402
 from torchfgsm.converters.tensorflow_side.pipelines import lost_preprocessor  # noqa: E402
 from torchfgsm.converters.verification.interpreter_check import compare_outputs  # noqa: E402
 from torchfgsm.converters.verification.judging import judge  # noqa: E402
-from torchfgsm.converters.verification.measuring import Question, measure  # noqa: E402
-from torchfgsm.converters.verification.objectives import (  # noqa: E402
+from torchfgsm.converters.verification.measuring import (  # noqa: E402  # noqa: E402
     BINARY,
     CROSS_ENTROPY,
     Objective,
+    Question,
+    measure,
     objective_values,
 )
 from torchfgsm.converters.verification.verifying import verify_with_onnx  # noqa: E402

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from processes import SUPPORT, alive, wait_until
 
-from torchfgsm.originals import guarded, memory
+from torchfgsm.originals import guarded
 from torchfgsm.originals.process import Worker, WorkerError
 
 PYTHON = Path(sys.executable)
@@ -96,15 +96,15 @@ def test_the_limit_is_the_variables_or_most_of_the_machines(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     group = tmp_path / "memory.max"
-    monkeypatch.setattr(memory, "_CONTROL_GROUPS", (tmp_path / "none", group))
+    monkeypatch.setattr(guarded, "_CONTROL_GROUPS", (tmp_path / "none", group))
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     monkeypatch.delenv("TORCHFGSM_MEMORY_LIMIT", raising=False)
     group.write_text("max\n")
-    assert memory.limit() == int(0.9 * machine)
+    assert guarded.memory_limit() == int(0.9 * machine)
     group.write_text("1000000000\n")
-    assert memory.limit() == 900_000_000
+    assert guarded.memory_limit() == 900_000_000
     monkeypatch.setenv("TORCHFGSM_MEMORY_LIMIT", "1.5")
-    assert memory.limit() == 1_500_000_000
+    assert guarded.memory_limit() == 1_500_000_000
     for wrong in ("much", "-1", "0", "nan", "inf", "2GB"):
         monkeypatch.setenv("TORCHFGSM_MEMORY_LIMIT", wrong)
         with pytest.raises(ValueError, match=rf"LIMIT: expected gigabytes.* got '{wrong}'"):

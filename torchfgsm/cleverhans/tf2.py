@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from torchfgsm.cleverhans import ports
-from torchfgsm.core.argument_types import refuse_arrays
+from torchfgsm.core.call_checks import refuse_arrays
 from torchfgsm.core.recipe import Recipe
 from torchfgsm.losses import sparse_softmax_cross_entropy
 

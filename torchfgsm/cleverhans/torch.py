@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchfgsm.cleverhans import ports
-from torchfgsm.core.argument_types import refuse_arrays
+from torchfgsm.core.call_checks import refuse_arrays
 from torchfgsm.core.recipe import Recipe
 
 

@@ -131,8 +131,7 @@ def _check_numbers(options: argparse.Namespace) -> None:
 
 def _explained(options: argparse.Namespace, a: Configuration, b: Configuration) -> Explanation:
     from torchfgsm.cli.inputs import models
-    from torchfgsm.cli.inputs.rows import opened
-    from torchfgsm.cli.inputs.tensors import device_of, inputs_of, labels_of
+    from torchfgsm.cli.inputs.rows import device_of, inputs_of, labels_of, opened
     from torchfgsm.explanation.explaining import explain
 
     device, data = device_of(options.device), Path(options.data)

@@ -7,7 +7,7 @@ import json
 
 from torchfgsm.cli.inputs.option_values import parsed
 from torchfgsm.libraries.configuration import LIBRARIES, check_library
-from torchfgsm.translation.errors import TranslationError
+from torchfgsm.translation.reading import TranslationError
 from torchfgsm.translation.translating import translate
 
 

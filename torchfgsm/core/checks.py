@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchfgsm.core.argument_types import refuse_arrays
+from torchfgsm.core.call_checks import refuse_arrays
 from torchfgsm.core.presets import Norm, known_norm
 from torchfgsm.models.features import Features, items
 from torchfgsm.models.keras_mode import is_keras

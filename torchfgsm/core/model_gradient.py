@@ -11,11 +11,9 @@ from torch import Tensor
 
 from torchfgsm.core import norms
 from torchfgsm.core.engine import run
-from torchfgsm.core.gradient import input_gradient, leaf
+from torchfgsm.core.gradient import autocasts, input_gradient, leaf, may_underflow, scaled_gradient
 from torchfgsm.core.limits import Call
 from torchfgsm.core.recipe import Recipe
-from torchfgsm.core.underflow import autocasts, may_underflow, scaled_gradient
-from torchfgsm.losses.default_loss import DefaultLoss
 from torchfgsm.losses.labels import predicted_labels
 from torchfgsm.losses.output_checks import look_at_output, warn_of_head
 from torchfgsm.losses.output_form import (
@@ -25,6 +23,7 @@ from torchfgsm.losses.output_form import (
     gives_probabilities,
     puts_head_back,
 )
+from torchfgsm.losses.per_example import DefaultLoss
 from torchfgsm.models.calling import call_model
 from torchfgsm.models.features import Features
 from torchfgsm.models.modes import attack_mode

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from torchfgsm.core import call_checks, checks
-from torchfgsm.core.argument_types import check_recipe
+from torchfgsm.core.call_checks import check_recipe
 from torchfgsm.core.limits import Call, Length
 from torchfgsm.core.model_gradient import LossFn, ModelGradient
 from torchfgsm.core.recipe import Recipe

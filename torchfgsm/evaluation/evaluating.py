@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchfgsm.core.argument_types import check_recipe, refuse_arrays
+from torchfgsm.core.call_checks import check_recipe, refuse_arrays
 from torchfgsm.core.model_gradient import LossFn
 from torchfgsm.core.recipe import Recipe
 from torchfgsm.evaluation import shards

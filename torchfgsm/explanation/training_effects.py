@@ -21,9 +21,9 @@ from torchfgsm.explanation.effects import differing
 from torchfgsm.explanation.measures import ratio
 from torchfgsm.explanation.result import TrainingEffect, TrainingExplanation
 from torchfgsm.libraries.configuration import Configuration
-from torchfgsm.losses.default_loss import DefaultLoss
 from torchfgsm.losses.output_checks import unsaid
 from torchfgsm.losses.output_form import OutputForm, class_dim, form_of, is_binary
+from torchfgsm.losses.per_example import DefaultLoss
 from torchfgsm.training.step import adversarial_loss
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from torchfgsm.core import checks
-from torchfgsm.core.argument_types import check_recipe
 from torchfgsm.core.attacks import attack
+from torchfgsm.core.call_checks import check_recipe
 from torchfgsm.core.limits import Length
 from torchfgsm.core.model_gradient import LossFn
 from torchfgsm.core.recipe import Recipe

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from torchfgsm.originals import memory
+from torchfgsm.originals import guarded
 from torchfgsm.originals.environment import KERAS_3, python_for
 from torchfgsm.originals.guarded import GuardedProcess, ending
 from torchfgsm.originals.workers import frames
@@ -97,7 +97,7 @@ class Worker:
         """Starts the process."""
         if not script.is_file():
             raise FileNotFoundError(f"expected a worker script, found no file {script}")
-        self.memory_limit = memory.limit() if memory_limit is None else memory_limit
+        self.memory_limit = guarded.memory_limit() if memory_limit is None else memory_limit
         if self.memory_limit < 1:
             raise ValueError(f"expected a memory_limit of at least 1 byte, got {memory_limit}")
         if python is None:
@@ -224,7 +224,7 @@ class Worker:
             kind = "OutOfMemory"
             message += (
                 f": it took {used / 1e9:.3g} GB of memory, at most {self.memory_limit / 1e9:.3g} "
-                f"GB are allowed: {memory.VARIABLE} sets another limit, in gigabytes"
+                f"GB are allowed: {guarded.MEMORY_VARIABLE} sets another limit, in gigabytes"
             )
         elif kind == "Died":
             how = "it closed its pipes" if running else ending(self._process.returncode)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from torchfgsm.core.model_gradient import LossFn, output_tensor
-from torchfgsm.losses.default_loss import DefaultLoss
 from torchfgsm.losses.labels import class_numbers
 from torchfgsm.losses.output_form import OutputForm, is_binary
+from torchfgsm.losses.per_example import DefaultLoss
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, ParamSpec
 import torch
 from torch import Tensor
 
-from torchfgsm.core.argument_types import check_recipe, check_weighting
+from torchfgsm.core.call_checks import check_recipe, check_weighting
 from torchfgsm.core.gradient import refuse_underivable
 from torchfgsm.core.model_gradient import LossFn
 from torchfgsm.core.recipe import Recipe

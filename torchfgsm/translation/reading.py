@@ -1,4 +1,4 @@
-"""What is to be translated: objects and keywords of a library, read as a `Configuration`."""
+"""What is to be translated, read as a `Configuration`; the error where it cannot be."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ from torchfgsm.libraries.configuration import (
     check_name,
     training_options,
 )
-from torchfgsm.translation.errors import TranslationError
+
+
+class TranslationError(ValueError):
+    """No configuration of the other library does the same; the message says why."""
+
 
 _BOUNDS = ("clip_value_min", "clip_value_max")
 _NSL_NUMBERS = ("adv_step_size", "pgd_epsilon")

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torchfgsm.libraries.configuration import TITLES, Configuration
-from torchfgsm.translation.errors import TranslationError
-from torchfgsm.translation.reading import Source
+from torchfgsm.translation.reading import Source, TranslationError
 
 _OTHERWISE = (
     "Nothing in the model behaves differently in training (no dropout, no BatchNormalization): NSL "

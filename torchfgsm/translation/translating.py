@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from torchfgsm.core.recipe import Recipe
@@ -16,17 +17,50 @@ from torchfgsm.libraries.configuration import (
     check_library,
     training_options,
 )
-from torchfgsm.translation.code import code_of
-from torchfgsm.translation.entries import Question
-from torchfgsm.translation.errors import TranslationError
+from torchfgsm.translation import code_cleverhans3, code_cleverhans4, code_nsl
+from torchfgsm.translation.entries import Entry, Question
 from torchfgsm.translation.limits import refusals
 from torchfgsm.translation.options import options_of
 from torchfgsm.translation.original_call import Call
 from torchfgsm.translation.reach import is_random
-from torchfgsm.translation.reading import Source, read
-from torchfgsm.translation.settling import Settled, settle
-from torchfgsm.translation.table import LOGITS
+from torchfgsm.translation.reading import Source, TranslationError, read
+from torchfgsm.translation.table import LOGITS, TABLE
 from torchfgsm.translation.training import Training, batch_size_in_rate, training_of
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A field on which the recipes differ, and the entry that settles it."""
+
+    field: str
+    entry: Entry
+
+
+def settle(question: Question) -> tuple[list[Settled], list[Settled]]:
+    """The fields that are settled, and those that are refused."""
+    settled: list[Settled] = []
+    refusals: list[Settled] = []
+    for field in question.source.diff(question.target):
+        fallback = Entry("refused", f"{TITLES[question.to]} has no option for it")
+        entry = next((e for e in TABLE[field] if e.applies(question)), fallback)
+        (refusals if entry.how == "refused" else settled).append(Settled(field, entry))
+    return settled, refusals
+
+
+_LINES: Mapping[str, Callable[[Call], list[str]]] = MappingProxyType(
+    {
+        "nsl": code_nsl.lines,
+        "cleverhans3": code_cleverhans3.lines,
+        "cleverhans-tf2": code_cleverhans4.tf2_lines,
+        "cleverhans-torch": code_cleverhans4.torch_lines,
+    }
+)
+
+
+def code_of(call: Call) -> str:
+    """The text of a call; see `Translation.code`."""
+    return "\n".join(_LINES[call.library](call)) + "\n"
+
 
 _MASK = (
     "Give the attack a model that lets only the masked part of the gradient through, as the code "

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from torchfgsm.cleverhans import ports
-from torchfgsm.core.argument_types import refuse_arrays
+from torchfgsm.core.call_checks import refuse_arrays
 from torchfgsm.core.recipe import Recipe
 from torchfgsm.losses import softmax_cross_entropy
 from torchfgsm.models.calling import call_model

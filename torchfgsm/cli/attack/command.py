@@ -19,8 +19,7 @@ from torchfgsm.cli.attack.output import Output
 from torchfgsm.cli.attack.recipes import recipe_of
 from torchfgsm.cli.attack.spans import Spans
 from torchfgsm.cli.inputs import models
-from torchfgsm.cli.inputs.rows import Rows, opened
-from torchfgsm.cli.inputs.tensors import array_of, device_of, inputs_of, labels_of
+from torchfgsm.cli.inputs.rows import Rows, array_of, device_of, inputs_of, labels_of, opened
 from torchfgsm.core.model_gradient import run_on_model
 from torchfgsm.core.preparation import prepared
 from torchfgsm.core.recipe import Recipe

@@ -7,8 +7,16 @@ from typing import Any
 
 from torchfgsm.explanation.report.effect_tables import differences, training, way, without_effect
 from torchfgsm.explanation.report.examples import most_moved
-from torchfgsm.explanation.report.formatting import number, share, shown
-from torchfgsm.explanation.report.sections import Note, Report, Section, Table, bar
+from torchfgsm.explanation.report.formatting import (
+    Note,
+    Report,
+    Section,
+    Table,
+    bar,
+    number,
+    share,
+    shown,
+)
 from torchfgsm.explanation.report.verdict import names, verdict
 from torchfgsm.explanation.result import Explanation, Settings
 

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from torchfgsm.explanation.report.content import report
-from torchfgsm.explanation.report.formatting import printable
-from torchfgsm.explanation.report.sections import Section, Table
+from torchfgsm.explanation.report.formatting import Section, Table, printable
 from torchfgsm.explanation.report.verdict import verdict
 from torchfgsm.explanation.result import Explanation, Side
 from torchfgsm.libraries.configuration import Configuration

@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from torchfgsm.explanation.report.formatting import number, share, shown, signed, signed_share
-from torchfgsm.explanation.report.sections import Note, Section, Table, bar
+from torchfgsm.explanation.report.formatting import (
+    Note,
+    Section,
+    Table,
+    bar,
+    number,
+    share,
+    shown,
+    signed,
+    signed_share,
+)
 from torchfgsm.explanation.report.verdict import distance_left, names
 from torchfgsm.explanation.result import (
     Explanation,

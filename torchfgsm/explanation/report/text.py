@@ -5,8 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from torchfgsm.explanation.report.content import report
-from torchfgsm.explanation.report.formatting import printable
-from torchfgsm.explanation.report.sections import Report, Section, Table
+from torchfgsm.explanation.report.formatting import Report, Section, Table, printable
 from torchfgsm.explanation.result import Explanation
 
 _WIDTH = 100
