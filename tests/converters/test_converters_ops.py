@@ -39,6 +39,8 @@ RUNTIME = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
 FIRST_WITH_OPSET = {20: (1, 17), 21: (1, 18), 22: (1, 20)}
 # Forms that 1.16 itself gets wrong: it stops at the first, and loses a column of the second.
 OLD_FAULTS = ("noop_with_empty_axes=1", "ceil_mode=1-count_include_pad=1")
+# What versions up to 1.23 have no implementation of, in this opset.
+LATE = ("ReduceSum-15-noop_with_empty_axes=1", "LpNormalization-22-axis=1-p=1")
 pytestmark = pytest.mark.usefixtures("one_thread")
 _SLOW = [pytest.param(case, marks=pytest.mark.slow) for case in MORE_RESIZES]
 _DIFFERENTIABLE = [
@@ -51,7 +53,7 @@ _DIFFERENTIABLE = [
 @pytest.mark.parametrize("case", [*CASES, *_SLOW], ids=str)
 def test_values_agree_with_onnx_runtime(case: Case) -> None:
     needed = FIRST_WITH_OPSET.get(case.opset, (1, 17) if str(case).endswith(OLD_FAULTS) else (0, 0))
-    if needed > RUNTIME:
+    if needed > RUNTIME or (str(case) in LATE and RUNTIME < (1, 24)):
         pytest.skip(f"ONNX Runtime {onnxruntime.__version__} cannot run {case}")
     arrays = case.arrays()
     session = onnxruntime.InferenceSession(

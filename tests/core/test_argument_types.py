@@ -190,6 +190,9 @@ def test_the_loop_that_fit_names_trains() -> None:
     assert float(model(loader[0]).loss.detach()) < before
 
 
+@pytest.mark.skipif(
+    torch.__version__ < "2.10", reason="torch before 2.10 fails itself where a with block is left"
+)
 def test_compile_is_that_of_torch() -> None:
     model, expected = regularized(), regularized()
     model.load_state_dict(expected.state_dict())

@@ -199,6 +199,9 @@ def test_random_start_compiles_with_the_global_generator() -> None:
         assert 0.05 < float((found - X).abs().max()) <= 0.1 + 1e-6
 
 
+@pytest.mark.skipif(
+    torch.__version__ < "2.10", reason="torch before 2.10 fails itself where traced code raises"
+)
 def test_refusals_keep_their_message() -> None:
     run = compiled(ATTACKS["linf"], "eager", fullgraph=False)
     with pytest.raises(ValueError, match="one label per example"):

@@ -202,7 +202,8 @@ def _binary_target(output: Tensor, target: Tensor, validate: bool | None) -> Ten
     return target.to(output.dtype).reshape(output.shape)
 
 
-@dataclass(frozen=True)
+# Not frozen: torch 2.9 finds no attribute of a frozen one that is made while it compiles.
+@dataclass
 class DefaultLoss:
     """Cross-entropy; called `(output, y)` it gives the losses of examples, positions or numbers.
 
