@@ -29,6 +29,7 @@ LEFT_OUT = {
     "test_imports.py": "reads the sources' imports",
     "test_packaging.py": "builds the sources",
 }
+_BOTH_CORES = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
 CHECK = "import pathlib, torchfgsm; print(pathlib.Path(torchfgsm.__file__).parent.parent)"
 
 
@@ -46,12 +47,12 @@ def main() -> None:
         # Workers that tests run in TensorFlow's environments look where a checkout has them.
         (tests / "converters").symlink_to(installed / "torchfgsm" / "converters")
         python = [str(arguments.python.absolute())]
-        variables = {**os.environ, "PYTHONPATH": str(installed)}
+        variables = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
         seen = subprocess.check_output([*python, "-c", CHECK], text=True, cwd=tests, env=variables)
         if Path(seen.strip()) != installed:
             sys.exit(f"expected torchfgsm from {installed}, got it from {seen.strip()}")
         pytest = [*python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-        options = options or ["-m", "not slow and not live"]
+        options = options or ["-m", "not slow and not live", *_BOTH_CORES]
         done = subprocess.run([*pytest, *options], cwd=tests, env=variables, check=False)
     sys.exit(done.returncode)
 
