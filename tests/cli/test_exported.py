@@ -19,6 +19,14 @@ from torchfgsm import Recipe, attack, cli
 
 Capture = pytest.CaptureFixture[str]
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_traced_before() -> None:
+    """torch counts the traces of one function over a whole process, and refuses the ninth."""
+    torch.compiler.reset()
+
+
 ROWS = 10
 
 

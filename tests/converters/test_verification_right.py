@@ -37,6 +37,7 @@ from torchfgsm.converters.verification.measuring import (  # noqa: E402  # noqa:
 from torchfgsm.converters.verification.verifying import verify_with_onnx  # noqa: E402
 
 node = helper.make_node
+OLD_EVALUATOR = tuple(int(part) for part in onnx.__version__.split(".")[:2]) < (1, 19)
 
 
 @pytest.mark.parametrize("lead", [-300.0, -30.0, -8.0, 0.0, 8.0, 19.99, 20.01, 30.0, 300.0])
@@ -185,6 +186,8 @@ def _name(value: Any) -> str:
 def test_the_witness_is_one(
     monkeypatch: pytest.MonkeyPatch, case: Case, right: Any, runtime: bool
 ) -> None:
+    if case.operation == "Resize" and OLD_EVALUATOR:
+        pytest.skip("the onnx package before 1.19 needs the region that the standard leaves empty")
     if not runtime:
         monkeypatch.setitem(sys.modules, "onnxruntime", None)
     graph = case.model()
