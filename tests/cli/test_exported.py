@@ -21,6 +21,14 @@ Capture = pytest.CaptureFixture[str]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+# torch 2.6 has words of its own for it.
+NOT_TAKEN = (
+    "to be <= 6, but got 7"
+    if torch.__version__ < "2.7"
+    else "the exported program does not take these inputs"
+)
+
+
 @pytest.fixture(autouse=True)
 def _nothing_traced_before() -> None:
     """torch counts the traces of one function over a whole process, and refuses the ninth."""
@@ -119,7 +127,7 @@ def test_what_a_program_does_not_take_is_one_line(
             exported(tmp_path / "b.pt2", network().train()), rows, "2 are left over"),
         "a condition of the program": (
             exported(tmp_path / "c.pt2", OfAnyWidth(), dims=narrow), wide,
-            "the exported program does not take these inputs"),
+            NOT_TAKEN),
         "two inputs": (
             exported(tmp_path / "d.pt2", WithTwo(), torch.zeros(4, 6), torch.zeros(3, 6)), rows,
             "got the inputs ['x', 'z']"),
